@@ -1,0 +1,59 @@
+//! Kernel modules of the initramfs.
+
+use crate::console;
+use crate::failure::Failure;
+use crate::sys::check;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+
+const FOLDER: &str = "/modules";
+
+/// Loads what `/modules/order` lists, in its order: file names, one a line. A kernel with everything built in has no such file.
+///
+/// A module that cannot be loaded is reported and passed over: what needed it fails later, with a message of its own.
+pub fn load_all() -> Result<(), Failure> {
+    let order = match fs::read_to_string(format!("{FOLDER}/order")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(crate::failure::on(format!("{FOLDER}/order")))?,
+    };
+    for name in names(&order) {
+        if let Err(error) = load(name) {
+            console::say(&format!("module {name}: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// The modules' files are of no more use and take memory.
+pub fn remove_files() {
+    if let Ok(entries) = fs::read_dir(FOLDER) {
+        for entry in entries.flatten() {
+            // Failing to free memory changes nothing else.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn names(order: &str) -> impl Iterator<Item = &str> {
+    order.lines().map(str::trim).filter(|name| !name.is_empty() && !name.starts_with('#') && !name.contains('/'))
+}
+
+fn load(name: &str) -> io::Result<()> {
+    let file = File::open(format!("{FOLDER}/{name}"))?;
+    // SAFETY: a live descriptor and a NUL-terminated string.
+    let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+    match check(result as i32) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn order_is_kept_and_oddities_are_passed_over() {
+        let order = "virtio.ko\n\n# comment\n virtio_ring.ko \n../evil.ko\nvirtio_mmio.ko";
+        assert_eq!(super::names(order).collect::<Vec<_>>(), ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko"]);
+    }
+}

@@ -1,0 +1,39 @@
+//! Machine id and boot id.
+
+use super::replace;
+use crate::boot::mounts::mount;
+use crate::failure::{Failure, on};
+use crate::sys::{check, cstring};
+use std::path::Path;
+
+const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Lies over the kernel's file. In /run, so that it does not outlive the boot.
+const OUR_BOOT_ID: &str = "/run/banger-boot-id";
+
+/// Writes /etc/machine-id as systemd wants it: 32 hex digits and a line end, read-only.
+pub fn set_machine_id(id: &str) -> Result<(), Failure> {
+    if id.len() != 32 || !id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err(Failure::new("EINVAL", "machine_id is not 32 lower-case hex digits"));
+    }
+    let path = Path::new("/etc/machine-id");
+    // systemd may have mounted a file over it when the image had none.
+    let target = cstring("/etc/machine-id")?;
+    // SAFETY: the path is NUL-terminated. No mount there is the usual case.
+    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    replace(path, format!("{id}\n").as_bytes(), 0o444).map_err(on("/etc/machine-id"))
+}
+
+/// Gives a restored guest a boot id of its own. The kernel's cannot be set, so a file is mounted over it.
+pub fn set_boot_id(id: &str) -> Result<(), Failure> {
+    let shape = |(at, byte): (usize, u8)| if matches!(at, 8 | 13 | 18 | 23) { byte == b'-' } else { byte.is_ascii_hexdigit() };
+    if id.len() != 36 || !id.bytes().enumerate().all(shape) {
+        return Err(Failure::new("EINVAL", "boot_id is not a UUID"));
+    }
+    let target = cstring(KERNEL_BOOT_ID)?;
+    // SAFETY: the path is NUL-terminated. Takes away the file of an earlier restore, if there is one.
+    if check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).is_err() {
+        // Nothing mounted there yet.
+    }
+    replace(Path::new(OUR_BOOT_ID), format!("{id}\n").as_bytes(), 0o444).map_err(on(OUR_BOOT_ID))?;
+    mount(OUR_BOOT_ID, KERNEL_BOOT_ID, "", libc::MS_BIND, "").map_err(on(KERNEL_BOOT_ID))
+}

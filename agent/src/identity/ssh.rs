@@ -1,0 +1,67 @@
+//! The host key that the host has pinned, and the key that may log in.
+
+use super::replace;
+use crate::failure::{Failure, on};
+use crate::ops::request::Ssh;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+const SERVERS: [&str; 3] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"];
+/// Write permission of group and others: what sshd's StrictModes refuses on the way to authorized_keys.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Does nothing in an image without an ssh server.
+pub fn install(ssh: &Ssh) -> Result<(), Failure> {
+    let folder = Path::new("/etc/ssh");
+    if !folder.is_dir() && !SERVERS.iter().any(|server| Path::new(server).exists()) {
+        return Ok(());
+    }
+    make_folder(folder, 0o755).map_err(on("/etc/ssh"))?;
+    remove_host_keys(folder).map_err(on("/etc/ssh"))?;
+    let write = |path: &str, text: &str, mode| {
+        let ended = if text.ends_with('\n') { text.to_string() } else { format!("{text}\n") };
+        replace(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
+    };
+    write("/etc/ssh/ssh_host_ed25519_key", &ssh.host_key, 0o600)?;
+    write("/etc/ssh/ssh_host_ed25519_key.pub", &ssh.host_key_public, 0o644)?;
+    make_folder(Path::new("/root"), 0o700).map_err(on("/root"))?;
+    tighten(Path::new("/root")).map_err(on("/root"))?;
+    make_folder(Path::new("/root/.ssh"), 0o700).map_err(on("/root/.ssh"))?;
+    fs::set_permissions("/root/.ssh", Permissions::from_mode(0o700)).map_err(on("/root/.ssh"))?;
+    chown("/root/.ssh", Some(0), Some(0)).map_err(on("/root/.ssh"))?;
+    write("/root/.ssh/authorized_keys", &ssh.authorized_keys, 0o600)
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(_) if path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// Root's home belongs to root and nobody else may write to it.
+fn tighten(home: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(home)?;
+    if metadata.uid() != 0 || metadata.gid() != 0 {
+        chown(home, Some(0), Some(0))?;
+    }
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        fs::set_permissions(home, Permissions::from_mode(metadata.mode() & 0o7777 & !WRITABLE_BY_OTHERS))?;
+    }
+    Ok(())
+}
+
+/// Keys of other types would be the same in all VMs of the image.
+fn remove_host_keys(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub")) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

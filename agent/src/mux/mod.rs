@@ -1,0 +1,5 @@
+//! Many streams over one connection.
+
+pub mod credit;
+pub mod outbox;
+pub mod stream;

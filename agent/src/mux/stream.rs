@@ -1,0 +1,220 @@
+//! One stream: its credit, what waits for its consumer, and the descriptors it joins to the connection.
+
+use crate::failure::Failure;
+use crate::mux::credit::{ReceiveWindow, SendCredit};
+use crate::ops::worker::Shared;
+use crate::sys;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// What a descriptor is, where pipes, sockets and terminals differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    Pipe,
+    Socket,
+    Terminal,
+}
+
+/// Where DATA to the host comes from.
+pub struct Source {
+    pub fd: OwnedFd,
+    pub medium: Medium,
+    /// The kernel may have bytes for us; false after EAGAIN, until the next edge.
+    pub ready: bool,
+    /// In the queue of sources that wait for their turn.
+    pub queued: bool,
+    /// Bytes still to deliver, once the process is gone: what others write after its end is not its output.
+    pub left: Option<usize>,
+}
+
+impl Source {
+    pub fn new(fd: OwnedFd, medium: Medium) -> Source {
+        Source { fd, medium, ready: false, queued: false, left: None }
+    }
+}
+
+/// Where DATA from the host goes.
+pub struct Sink {
+    pub fd: OwnedFd,
+    pub medium: Medium,
+    /// Registered with epoll, which happens at the first EAGAIN.
+    pub watched: bool,
+}
+
+/// What runs behind a stream.
+pub enum Work {
+    Process { pid: i32, terminal: bool },
+    Connection { connecting: bool },
+    Worker(Arc<Shared>),
+}
+
+/// The last word of a stream.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Ok(Value),
+    Exit(i32),
+    Signal(i32),
+    Failed(Failure),
+}
+
+impl Outcome {
+    pub fn to_json(&self) -> Value {
+        match self {
+            Outcome::Ok(value) => json!({"ok": value}),
+            Outcome::Exit(status) => json!({"exit": status}),
+            Outcome::Signal(signal) => json!({"signal": signal}),
+            Outcome::Failed(failure) => failure.to_json(),
+        }
+    }
+}
+
+impl From<Result<Value, Failure>> for Outcome {
+    fn from(result: Result<Value, Failure>) -> Outcome {
+        match result {
+            Ok(value) => Outcome::Ok(value),
+            Err(failure) => Outcome::Failed(failure),
+        }
+    }
+}
+
+pub struct Stream {
+    /// Number on the wire; `None` once the connection that opened it is gone.
+    pub wire: Option<u32>,
+    pub send: SendCredit,
+    pub receive: ReceiveWindow,
+    pub sources: [Option<Source>; 2],
+    pub sink: Option<Sink>,
+    /// DATA that the sink has not taken; bounded by the receive window.
+    inbox: VecDeque<Vec<u8>>,
+    /// Bytes of `inbox[0]` that were taken.
+    taken: usize,
+    /// END was received.
+    pub ended: bool,
+    /// The host has closed the stream, or is gone: nothing more is delivered.
+    pub aborted: bool,
+    pub work: Work,
+    pub outcome: Option<Outcome>,
+}
+
+impl Stream {
+    pub fn new(wire: u32, work: Work) -> Stream {
+        Stream {
+            wire: Some(wire),
+            send: SendCredit::new(),
+            receive: ReceiveWindow::new(),
+            sources: [None, None],
+            sink: None,
+            inbox: VecDeque::new(),
+            taken: 0,
+            ended: false,
+            aborted: false,
+            work,
+            outcome: None,
+        }
+    }
+
+    /// DATA from the host. Returns the bytes that are done with: taken by the consumer, or of no use to anyone any more.
+    pub fn deliver(&mut self, bytes: &[u8]) -> usize {
+        if self.sink.is_none() {
+            return bytes.len();
+        }
+        if !self.inbox.is_empty() || matches!(self.work, Work::Connection { connecting: true }) {
+            self.inbox.push_back(bytes.to_vec());
+            return 0;
+        }
+        let written = self.write_all(bytes);
+        if self.sink.is_none() {
+            return bytes.len();
+        }
+        if written < bytes.len() {
+            self.inbox.push_back(bytes[written..].to_vec());
+        }
+        written
+    }
+
+    /// Moves waiting bytes into the sink; returns the bytes done with. Closes the sink when END has been reached.
+    pub fn drain_inbox(&mut self) -> usize {
+        let mut done = 0;
+        while let Some(mut chunk) = self.inbox.pop_front() {
+            let written = self.write_all(&chunk[self.taken..]);
+            if self.sink.is_none() {
+                // The consumer is gone: what waits is as good as taken.
+                done += chunk.len() - self.taken + self.inbox.iter().map(Vec::len).sum::<usize>();
+                self.inbox.clear();
+                self.taken = 0;
+                return done;
+            }
+            done += written;
+            self.taken += written;
+            if self.taken < chunk.len() {
+                chunk.shrink_to_fit();
+                self.inbox.push_front(chunk);
+                return done;
+            }
+            self.taken = 0;
+        }
+        if self.ended {
+            self.close_sink();
+        }
+        done
+    }
+
+    /// Bytes, or the end of an attempt to connect, wait for the sink.
+    pub fn has_waiting(&self) -> bool {
+        !self.inbox.is_empty() || matches!(self.work, Work::Connection { connecting: true })
+    }
+
+    /// END from the host.
+    pub fn end(&mut self) {
+        self.ended = true;
+        if self.inbox.is_empty() && !matches!(self.work, Work::Connection { connecting: true }) {
+            self.close_sink();
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> usize {
+        let Some(sink) = &self.sink else { return 0 };
+        let mut written = 0;
+        while written < bytes.len() {
+            match sys::write(sink.fd.as_fd(), &bytes[written..]) {
+                Ok(count) => written += count,
+                Err(error) if sys::would_block(&error) => break,
+                Err(error) => {
+                    self.sink_failed(&error);
+                    break;
+                }
+            }
+        }
+        written
+    }
+
+    /// A process or worker may close its input whenever it likes; a connection that refuses bytes has failed.
+    fn sink_failed(&mut self, error: &io::Error) {
+        self.sink = None;
+        if matches!(self.work, Work::Connection { .. }) {
+            self.sources = [None, None];
+            self.outcome = Some(Outcome::Failed(Failure::io("connection", error)));
+        }
+    }
+
+    fn close_sink(&mut self) {
+        let Some(sink) = self.sink.take() else { return };
+        if let Work::Worker(shared) = &self.work {
+            shared.set_complete();
+        }
+        match sink.medium {
+            Medium::Pipe => {}
+            // SAFETY: plain call on a live descriptor; the other end may be gone already.
+            Medium::Socket => unsafe {
+                libc::shutdown(std::os::fd::AsRawFd::as_raw_fd(&sink.fd), libc::SHUT_WR);
+            },
+            // A terminal has no end of input: programs see one when its EOF character (^D) is typed.
+            Medium::Terminal => {
+                let _ = sys::write(sink.fd.as_fd(), &[4]);
+            }
+        }
+    }
+}

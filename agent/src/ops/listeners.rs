@@ -1,0 +1,113 @@
+//! `listeners`: TCP sockets that wait for connections, and whose they are.
+
+use crate::failure::Failure;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// State of a listening socket in /proc/net/tcp.
+const LISTEN: &str = "0A";
+
+#[derive(Debug, PartialEq, Eq)]
+struct Listener {
+    proto: &'static str,
+    address: String,
+    port: u16,
+    inode: u64,
+}
+
+pub fn run() -> Result<Value, Failure> {
+    let mut listeners = Vec::new();
+    for (proto, path) in [("tcp", "/proc/net/tcp"), ("tcp6", "/proc/net/tcp6")] {
+        // A kernel without IPv6 has no tcp6.
+        let table = fs::read_to_string(path).unwrap_or_default();
+        listeners.extend(table.lines().filter_map(|line| parse(proto, line)));
+    }
+    let mut owners: HashMap<u64, Option<(u32, String)>> = listeners.iter().map(|found| (found.inode, None)).collect();
+    if !owners.is_empty() {
+        find_owners(&mut owners);
+    }
+    let listeners: Vec<Value> = listeners
+        .iter()
+        .map(|found| {
+            let mut entry = json!({
+                "proto": found.proto, "address": found.address, "port": found.port, "inode": found.inode,
+            });
+            if let Some(Some((pid, process))) = owners.get(&found.inode) {
+                entry["pid"] = json!(pid);
+                entry["process"] = json!(process);
+            }
+            entry
+        })
+        .collect();
+    Ok(json!({"listeners": listeners}))
+}
+
+/// The first process that holds each socket.
+fn find_owners(owners: &mut HashMap<u64, Option<(u32, String)>>) {
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    for pid in pids {
+        // Processes end while we look.
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(owner @ None) = inode.and_then(|inode: u64| owners.get_mut(&inode)) {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                *owner = Some((pid, name.trim_end().to_string()));
+            }
+        }
+    }
+}
+
+fn parse(proto: &'static str, line: &str) -> Option<Listener> {
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    let inode = fields.nth(5)?.parse().ok()?;
+    let (address, port) = local.split_once(':')?;
+    if state != LISTEN {
+        return None;
+    }
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(Listener { proto, address: parse_address(address)?, port, inode })
+}
+
+/// The kernel prints each 32-bit word of the address in the machine's byte order.
+fn parse_address(hex: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..hex.len()).step_by(8) {
+        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_lines_are_understood() {
+        let tcp = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 12345 1 0 100 0 0 10 0";
+        let expected = Listener { proto: "tcp", address: "127.0.0.1".into(), port: 8080, inode: 12345 };
+        assert_eq!(parse("tcp", tcp), Some(expected));
+        let tcp6 = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 77 1 0";
+        let found = parse("tcp6", tcp6).expect("a listener");
+        assert_eq!((found.address.as_str(), found.port, found.inode), ("::1", 22, 77));
+    }
+
+    #[test]
+    fn others_are_passed_over() {
+        let established = "   0: 0100007F:1F90 0100007F:0001 01 00000000:00000000 00:00000000 00000000  0 0 12345 1";
+        assert_eq!(parse("tcp", established), None);
+        assert_eq!(parse("tcp", "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"), None);
+        assert_eq!(parse("tcp", ""), None);
+    }
+}

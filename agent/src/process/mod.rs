@@ -1,0 +1,6 @@
+//! Starting programs for `exec`.
+
+pub mod environment;
+pub mod launch;
+pub mod spawn;
+pub mod terminal;

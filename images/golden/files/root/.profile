@@ -1,0 +1,3 @@
+if [ -n "${BASH_VERSION-}" ] && [ -r ~/.bashrc ]; then
+  . ~/.bashrc
+fi

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Starts the program of the same name in build/lib with the Node.js that the build chose. Builtins only on the usual way:
+# every command pays for this file.
+self=$0
+if [ -L "$self" ]; then
+  self=$(readlink -f -- "$self")
+fi
+name=${self##*/}
+build=${self%/bin/"$name"}
+# Called by a path that does not end in /bin/NAME, or through a link to the folder: ask where it really is.
+if [ ! -f "$build/lib/$name.cjs" ]; then
+  case $self in
+    */*) folder=${self%/*} ;;
+    *) folder=. ;;
+  esac
+  build=$(cd "$folder" && cd -P .. && pwd -P)
+fi
+if [ ! -x "$build/lib/node" ]; then
+  echo "banger: the Node.js that it was built with is gone ($build/lib/node)" >&2
+  echo "hint: make -C '${build%/build}' build" >&2
+  exit 1
+fi
+exec "$build/lib/node" "$build/lib/$name.cjs" "$@"

@@ -1,0 +1,37 @@
+import { errorTable, toBangerError } from "../../contract/errors.ts";
+import { formatSize } from "../../contract/names.ts";
+import { openClient } from "../../client/client.ts";
+import { defineCommand } from "../command.ts";
+import { age, record } from "../render/table.ts";
+
+export const command = defineCommand({
+  usage: [""],
+  description: "Does not start it. Exits with 1 when it does not run.",
+  args: [],
+  argv: "none",
+  flags: {},
+  examples: [["banger daemon status", "is it running?"]],
+  run: async () => {
+    using client = openClient({ autostart: false });
+    try {
+      const status = await client.call("status", {}, {});
+      const text = record([
+        ["state", `running for ${age(status.startedAt)}`],
+        ["pid", String(status.pid)],
+        ["version", `${status.version} (build ${status.build})`],
+        ["socket", status.socket],
+        ["memory", formatSize(status.memory)],
+        ["vms", `${status.vms}, ${status.running} running`],
+      ]);
+      return { data: { state: "running", ...status }, text };
+    } catch (error) {
+      const { code } = toBangerError(error);
+      if (code !== "DAEMON_UNREACHABLE") throw error;
+      return {
+        exit: errorTable[code].exit,
+        data: { state: "stopped" },
+        text: "not running (any command that needs it starts it)",
+      };
+    }
+  },
+});

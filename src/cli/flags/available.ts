@@ -1,0 +1,1 @@
+export const availableFlag = { kind: "switch", help: "what can be pulled" } as const;

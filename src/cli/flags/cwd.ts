@@ -1,0 +1,9 @@
+import { text } from "./values.ts";
+
+export const cwdFlag = {
+  kind: "value",
+  short: "w",
+  placeholder: "DIR",
+  help: "working directory in the guest",
+  parse: text,
+} as const;

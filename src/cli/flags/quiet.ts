@@ -1,0 +1,1 @@
+export const quietFlag = { kind: "switch", short: "q", help: "names only" } as const;

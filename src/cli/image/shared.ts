@@ -1,0 +1,3 @@
+import type { Argument } from "../command.ts";
+
+export const imageArgument: Argument = { name: "IMAGE", help: "a name of `banger image list`" };

@@ -1,0 +1,45 @@
+/** Data as text for people. */
+
+/** Takes out what would move the cursor or colour the terminal: names and messages may come from a guest. */
+export const printable = (text: string): string => text.replace(/\p{Cc}/gu, "?");
+
+/** Columns under their headings. */
+export const table = (headings: readonly string[], rows: readonly (readonly string[])[]): string => {
+  const all = [headings, ...rows.map((row) => row.map(printable))];
+  const widths = headings.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
+  return all
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+};
+
+/** `name: value` lines, values under each other; undefined values are left out. */
+export const record = (fields: readonly (readonly [string, string | undefined])[]): string => {
+  const shown = fields.filter((field): field is [string, string] => field[1] !== undefined);
+  const width = Math.max(...shown.map(([name]) => name.length)) + 1;
+  return shown.map(([name, value]) => `${`${name}:`.padEnd(width)}  ${printable(value)}`).join("\n");
+};
+
+const units = [
+  ["d", 86_400_000],
+  ["h", 3_600_000],
+  ["m", 60_000],
+  ["s", 1000],
+] as const;
+
+/** How long ago, coarsely: `3m`, `2d`. @param time in ms since 1970 */
+export const age = (time: number, now = Date.now()): string => {
+  const elapsed = Math.max(0, now - time);
+  const [unit, size] = units.find(([, size]) => elapsed >= size) ?? ["s", 1000];
+  return `${Math.floor(elapsed / size)}${unit}`;
+};
+
+/** `2026-03-01 12:30:05`, local time. */
+export const timestamp = (time: number): string => {
+  const date = new Date(time - new Date(time).getTimezoneOffset() * 60_000);
+  return date.toISOString().slice(0, 19).replace("T", " ");
+};

@@ -1,0 +1,54 @@
+/** All commands. Each is loaded when it is used. */
+import type { Entry } from "./command.ts";
+
+export const groups: Record<string, string> = {
+  vm: "make VMs and work in them",
+  image: "root file systems that VMs start from",
+  kernel: "kernels that VMs boot",
+  daemon: "the background process that owns the VMs",
+  config: "settings",
+};
+
+export const entries: readonly Entry[] = [
+  {
+    name: "vm run",
+    alias: "run",
+    summary: "make a VM and open a shell or run a command in it",
+    load: () => import("./vm/run.ts"),
+  },
+  { name: "vm exec", alias: "exec", summary: "run a command in a VM", load: () => import("./vm/exec.ts") },
+  { name: "vm shell", alias: "shell", summary: "open a shell in a VM", load: () => import("./vm/shell.ts") },
+  { name: "vm ssh", alias: "ssh", summary: "log in to a VM by ssh", load: () => import("./vm/ssh.ts") },
+  { name: "vm list", alias: "ps", summary: "list VMs", load: () => import("./vm/list.ts") },
+  { name: "vm show", summary: "show one VM", load: () => import("./vm/show.ts") },
+  { name: "vm cp", alias: "cp", summary: "copy files and folders in and out", load: () => import("./vm/cp.ts") },
+  { name: "vm logs", alias: "logs", summary: "print a VM's console", load: () => import("./vm/logs.ts") },
+  { name: "vm create", summary: "make a VM without starting it", load: () => import("./vm/create.ts") },
+  { name: "vm start", alias: "start", summary: "start VMs", load: () => import("./vm/start.ts") },
+  { name: "vm stop", alias: "stop", summary: "shut VMs down", load: () => import("./vm/stop.ts") },
+  { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
+  { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },
+  { name: "vm prune", summary: "delete every VM that is not running", load: () => import("./vm/prune.ts") },
+  {
+    name: "vm proxy",
+    summary: "carry an ssh connection to a VM",
+    hidden: true,
+    load: () => import("./vm/proxy.ts"),
+  },
+  { name: "image list", summary: "list images", load: () => import("./image/list.ts") },
+  { name: "image show", summary: "show one image", load: () => import("./image/show.ts") },
+  { name: "image pull", summary: "fetch or build an image", load: () => import("./image/pull.ts") },
+  { name: "image delete", summary: "delete images", load: () => import("./image/delete.ts") },
+  { name: "kernel list", summary: "list kernels", load: () => import("./kernel/list.ts") },
+  { name: "kernel show", summary: "show one kernel", load: () => import("./kernel/show.ts") },
+  { name: "kernel pull", summary: "fetch a kernel", load: () => import("./kernel/pull.ts") },
+  { name: "kernel delete", summary: "delete kernels", load: () => import("./kernel/delete.ts") },
+  { name: "daemon status", summary: "is it running, and what does it hold", load: () => import("./daemon/status.ts") },
+  { name: "daemon start", summary: "start it", load: () => import("./daemon/start.ts") },
+  { name: "daemon stop", summary: "stop it; VMs go on running", load: () => import("./daemon/stop.ts") },
+  { name: "daemon logs", summary: "print its log", load: () => import("./daemon/logs.ts") },
+  { name: "config show", summary: "every setting and where it comes from", load: () => import("./config/show.ts") },
+  { name: "config path", summary: "print the path of the config file", load: () => import("./config/path.ts") },
+  { name: "doctor", summary: "check what banger needs on this machine", load: () => import("./doctor.ts") },
+  { name: "version", summary: "print the version", load: () => import("./version.ts") },
+];

@@ -1,0 +1,23 @@
+import { openClient } from "../../client/client.ts";
+import { defineCommand } from "../command.ts";
+import { envFlag, environmentOf } from "../flags/env.ts";
+import { runOperation } from "../operation.ts";
+import { createRequest, shapeFlags } from "./shared.ts";
+
+export const command = defineCommand({
+  usage: ["[FLAGS]"],
+  args: [],
+  argv: "none",
+  flags: { ...shapeFlags, env: { ...envFlag, help: `${envFlag.help}; for every command in the VM` } },
+  examples: [
+    ["banger vm create --name box", "a VM of the default image"],
+    ["banger vm create --name big --vcpu 4 --memory 8G --disk-size 40G", "with its own shape"],
+  ],
+  run: async ({ values }) => {
+    using client = openClient();
+    const env = environmentOf(values.env);
+    const request = { ...createRequest(values), ...(Object.keys(env).length > 0 ? { env } : {}) };
+    const vm = await runOperation(client, "vmCreate", {}, request);
+    return { text: vm.name, data: vm };
+  },
+});

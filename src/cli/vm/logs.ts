@@ -1,0 +1,29 @@
+import { openClient } from "../../client/client.ts";
+import { defineCommand } from "../command.ts";
+import { followFlag } from "../flags/follow.ts";
+import { interruptible } from "../interrupt.ts";
+import { carry } from "../render/output.ts";
+import { vmArgument } from "./shared.ts";
+
+export const command = defineCommand({
+  usage: ["[-f] VM"],
+  description: "What the guest's kernel and init wrote to its console.",
+  args: [vmArgument],
+  argv: "none",
+  flags: { follow: followFlag },
+  examples: [
+    ["banger vm logs box", "the console so far"],
+    ["banger vm logs -f box", "and what comes, until Ctrl-C"],
+  ],
+  run: async ({ args: [vm = ""], values }) => {
+    using interrupt = interruptible();
+    using client = openClient();
+    const stream = await client.stream("vmLogs", { vm }, { follow: values.follow }, { signal: interrupt.signal });
+    stream.stdin.end();
+    stream.stderr.resume();
+    await carry(stream.stdout, 1);
+    // Ctrl-C is the way to end it, and no failure.
+    if (!interrupt.signal.aborted) await stream.closed;
+    return { exit: interrupt.signal.aborted ? 130 : 0 };
+  },
+});

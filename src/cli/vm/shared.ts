@@ -1,0 +1,95 @@
+/** What the commands on VMs have in common. */
+import type { CreateVm, Exec, Vm } from "../../contract/vms.ts";
+import type { Client } from "../../client/client.ts";
+import type { Argument, Outcome, ValuesOf } from "../command.ts";
+import { cwdFlag } from "../flags/cwd.ts";
+import { diskSizeFlag } from "../flags/disk-size.ts";
+import { envFlag, environmentOf } from "../flags/env.ts";
+import { imageFlag } from "../flags/image.ts";
+import { interactiveFlag } from "../flags/interactive.ts";
+import { kernelFlag } from "../flags/kernel.ts";
+import { memoryFlag } from "../flags/memory.ts";
+import { nameFlag } from "../flags/name.ts";
+import { netFlag } from "../flags/net.ts";
+import { ttyFlag } from "../flags/tty.ts";
+import { userFlag } from "../flags/user.ts";
+import { vcpuFlag } from "../flags/vcpu.ts";
+import { interruptible } from "../interrupt.ts";
+import { isTerminal } from "../render/output.ts";
+import { progressDisplay } from "../render/progress.ts";
+import { actOnEach } from "../several.ts";
+import { ptyRequest, stdinIsTerminal, terminalEnvironment } from "../terminal.ts";
+
+export const vmArgument: Argument = { name: "VM", help: "name, id, or the beginning of one" };
+export const vmArguments: Argument = { ...vmArgument, many: true };
+
+/** Flags that say what a new VM is made of. */
+export const shapeFlags = {
+  name: nameFlag,
+  image: imageFlag,
+  kernel: kernelFlag,
+  vcpu: vcpuFlag,
+  memory: memoryFlag,
+  "disk-size": diskSizeFlag,
+  net: netFlag,
+} as const;
+
+/** Only what was given: absent fields are the daemon's to fill in. */
+export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => {
+  const { name, image, kernel, vcpu, memory, "disk-size": diskSize, net: network } = values;
+  return Object.fromEntries(
+    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network }).filter(([, value]) => value !== undefined),
+  );
+};
+
+/** Flags that say how a command runs in the guest. */
+export const execFlags = {
+  env: envFlag,
+  user: userFlag,
+  cwd: cwdFlag,
+  tty: ttyFlag,
+  interactive: interactiveFlag,
+} as const;
+type ExecValues = ValuesOf<typeof execFlags>;
+
+export type SessionPlan = { exec: Exec; pty: boolean; stdin: boolean };
+
+/**
+ * A shell has a terminal where we have one; a command only where it is asked for. Input is sent where there is somebody to type it or
+ * where it is no terminal.
+ * @param argv empty: the login shell
+ */
+export const planSession = (argv: readonly string[], values: ExecValues): SessionPlan => {
+  const typed = stdinIsTerminal();
+  const pty = values.tty || (argv.length === 0 && typed && isTerminal(1));
+  const env = { ...(pty ? terminalEnvironment() : {}), ...environmentOf(values.env) };
+  return {
+    pty,
+    stdin: pty || values.interactive || !typed,
+    exec: {
+      argv: [...argv],
+      ...(Object.keys(env).length > 0 ? { env } : {}),
+      ...(values.cwd === undefined ? {} : { cwd: values.cwd }),
+      ...(values.user === undefined ? {} : { user: values.user }),
+      ...(pty ? { pty: ptyRequest() } : {}),
+    },
+  };
+};
+
+/** A lifecycle operation on each VM named, with one Ctrl-C for all of them. */
+export const onEachVm = async (
+  client: Client,
+  names: readonly string[],
+  operation: "vmStart" | "vmStop" | "vmKill" | "vmDelete",
+  request: { signal?: string } = {},
+): Promise<Outcome> => {
+  const vms: readonly Vm[] = await client.call("vmList", {}, {});
+  using interrupt = interruptible();
+  using display = progressDisplay();
+  return await actOnEach(names, vms, ({ id, name }) =>
+    client.operation(operation, { vm: id }, request, {
+      signal: interrupt.signal,
+      report: (event) => display.report({ ...event, stage: `${name}: ${event.stage}` }),
+    }),
+  );
+};

@@ -1,0 +1,145 @@
+/** Starts the daemon when a command needs it, and waits until it answers. */
+import { watch } from "node:fs";
+import { mkdir, open } from "node:fs/promises";
+import type { Socket } from "node:net";
+import { basename, dirname } from "node:path";
+import type { Readable } from "node:stream";
+import { BangerError, type ErrorBody, fromErrorBody } from "../contract/errors.ts";
+import { daemonCommand, daemonLogFile } from "../host/paths.ts";
+import { startProcess } from "../host/process.ts";
+import { connectSocket } from "./upgrade.ts";
+
+/** How long a daemon may take until it answers, in milliseconds. */
+const START_LIMIT = 10_000;
+/** How long another daemon that holds the lock is waited for before it is tried again, in milliseconds. */
+const PEER_LIMIT = 2_000;
+/** How much of the log is shown when the daemon does not start, in bytes. */
+const LOG_TAIL = 2048;
+
+type Ready = { ready: true } | { locked: true } | { error: ErrorBody } | undefined;
+
+/**
+ * Starts the daemon, or finds the one that somebody else starts at the same moment.
+ * @throws the daemon's own error, or DAEMON_START_FAILED with the end of its log
+ */
+export const startDaemon = async (socketPath: string): Promise<void> => {
+  const deadline = Date.now() + START_LIMIT;
+  while (Date.now() < deadline) {
+    const ready = await launch();
+    if (ready === undefined) throw await startFailed("the daemon ended as it started");
+    if ("error" in ready) throw fromErrorBody(ready.error);
+    if ("ready" in ready || (await socketAppears(socketPath, Math.min(PEER_LIMIT, deadline - Date.now())))) return;
+  }
+  throw await startFailed("another daemon holds the lock but does not answer");
+};
+
+/** Starts one daemon process and reads the line it says about itself on fd 3. */
+const launch = async (): Promise<Ready> => {
+  const logFile = daemonLogFile();
+  await mkdir(dirname(logFile), { recursive: true, mode: 0o700 });
+  const log = await open(logFile, "a", 0o600);
+  try {
+    const daemon = await startProcess({
+      argv: daemonCommand(),
+      cwd: "/",
+      stdio: ["ignore", log.fd, log.fd, "pipe"],
+      outlive: true,
+    });
+    const channel = daemon.child.stdio[3] as Readable;
+    try {
+      return await firstLine(channel);
+    } finally {
+      channel.destroy();
+    }
+  } finally {
+    await log.close();
+  }
+};
+
+/** @returns undefined when the pipe ends without a line, as it does when the process ends */
+const firstLine = async (channel: Readable): Promise<Ready> => {
+  const timer = setTimeout(() => channel.destroy(), START_LIMIT);
+  try {
+    let text = "";
+    for await (const chunk of channel) {
+      text += String(chunk);
+      if (text.includes("\n")) return JSON.parse(text.slice(0, text.indexOf("\n"))) as Ready;
+    }
+  } catch (error) {
+    throw await startFailed("the daemon did not say that it is ready", error);
+  } finally {
+    clearTimeout(timer);
+  }
+  return undefined;
+};
+
+const startFailed = async (message: string, cause?: unknown): Promise<BangerError> => {
+  const path = daemonLogFile();
+  return new BangerError("DAEMON_START_FAILED", message, {
+    hint: "read its log: banger daemon logs",
+    details: { log: path, tail: await tailOf(path) },
+    cause,
+  });
+};
+
+const tailOf = async (path: string): Promise<string> => {
+  const file = await open(path, "r");
+  try {
+    const { size } = await file.stat();
+    const start = Math.max(0, size - LOG_TAIL);
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(LOG_TAIL), 0, LOG_TAIL, start);
+    return buffer.subarray(0, bytesRead).toString("utf8").trim();
+  } finally {
+    await file.close();
+  }
+};
+
+const answers = async (socketPath: string): Promise<boolean> => {
+  try {
+    (await connectSocket(socketPath)).destroy();
+    return true;
+  } catch {
+    // Not there yet: that is the question.
+    return false;
+  }
+};
+
+/** Waits for somebody else's daemon: each change in the folder of its socket is a reason to look. */
+const socketAppears = async (socketPath: string, limitMs: number): Promise<boolean> => {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const look = async () => {
+    if (await answers(socketPath)) resolve(true);
+  };
+  const watcher = watch(dirname(socketPath), (_, name) => {
+    // The name exists a moment before the socket listens, and that moment raises no event.
+    if (name === basename(socketPath)) setTimeout(look, 20);
+    void look();
+  });
+  const timer = setTimeout(() => resolve(false), limitMs);
+  try {
+    void look();
+    return await promise;
+  } finally {
+    clearTimeout(timer);
+    watcher.close();
+  }
+};
+
+/**
+ * Resolves when the daemon at the other end of an open connection has gone.
+ * @throws DAEMON_START_FAILED when it has not after 10 s
+ */
+export const daemonGone = async (socket: Socket): Promise<void> => {
+  const timer = setTimeout(() => socket.destroy(new Error("timeout")), START_LIMIT);
+  let timedOut = false;
+  socket.on("error", (error) => {
+    timedOut = error.message === "timeout";
+  });
+  socket.resume();
+  await new Promise((resolve) => socket.once("close", resolve));
+  clearTimeout(timer);
+  if (!timedOut) return;
+  throw new BangerError("DAEMON_START_FAILED", "the daemon of another banger version does not end", {
+    hint: "end it: banger daemon stop",
+  });
+};

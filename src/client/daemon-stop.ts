@@ -1,0 +1,25 @@
+/** Stops the daemon. VMs go on running. */
+import { routes } from "../contract/routes.ts";
+import { daemonSocket } from "../host/paths.ts";
+import { ensureRuntimeRoot } from "../host/runtime.ts";
+import { daemonGone } from "./daemon-start.ts";
+import { openHttp, readJson } from "./http.ts";
+import { connectSocket } from "./upgrade.ts";
+
+/**
+ * Asks it to end and waits until it has.
+ * @throws DAEMON_UNREACHABLE when it does not run, DAEMON_START_FAILED when it does not end
+ */
+export const stopDaemon = async (socketPath = daemonSocket()): Promise<void> => {
+  await ensureRuntimeRoot();
+  const gone = daemonGone(await connectSocket(socketPath));
+  // Waited for below; when the request fails first, its error is the one that counts.
+  gone.catch(() => undefined);
+  const http = openHttp(socketPath);
+  try {
+    await readJson((await http.send({ method: "POST", path: routes.shutdown.path, body: {} })).message);
+    await gone;
+  } finally {
+    http.close();
+  }
+};

@@ -1,0 +1,107 @@
+/**
+ * The API as data: what daemon and client agree on. HTTP/1.1 with JSON over the daemon's unix socket.
+ *
+ * - `json`: one answer.
+ * - `operation`: long work. The answer is lines of JSON: `{operation}`, then `{progress}` as it comes, last `{result}` or `{error}`.
+ * - `stream`: the connection is upgraded to frames (frames.ts). The client sends OPEN with the request, then DATA, END, CONTROL; the daemon sends
+ *   EVENT (`{progress}` or `{vm}`), OPENED, DATA, and CLOSE last, with `{ok}`, `{exit}`, `{signal}` or `{error}`.
+ */
+import * as z from "zod/mini";
+import type { ErrorBody } from "./errors.ts";
+import { imageInfoSchema } from "./images.ts";
+import { kernelInfoSchema } from "./kernels.ts";
+import type { ProgressEvent } from "./progress.ts";
+import { type Route, routes } from "./routes.ts";
+import { createVmSchema, dialSchema, execSchema, fileRequestSchema, runSchema, vmSchema } from "./vms.ts";
+
+export { API_VERSION, BUILD_HEADER, STREAM_PROTOCOL } from "./routes.ts";
+
+type Schema = z.ZodMiniType;
+type Endpoint = Route & {
+  /** Of the JSON body, or of OPEN. */
+  request: Schema;
+  /** Of the answer, the operation's result or the stream's `{ok}`. */
+  result: Schema;
+};
+
+const nothing = z.strictObject({});
+const named = z.object({ name: z.string() });
+
+export const daemonStatusSchema = z.object({
+  version: z.string(),
+  build: z.string(),
+  pid: z.number(),
+  startedAt: z.number(),
+  socket: z.string(),
+  /** Resident memory of the daemon in bytes. */
+  memory: z.number(),
+  vms: z.number(),
+  running: z.number(),
+});
+export type DaemonStatus = z.infer<typeof daemonStatusSchema>;
+
+export const operationSchema = z.object({ id: z.string(), what: z.string(), startedAt: z.number() });
+export type OperationInfo = z.infer<typeof operationSchema>;
+
+const catalogEntry = z.object({ name: z.string(), description: z.string(), installed: z.boolean() });
+
+export const api = {
+  status: { ...routes.status, request: nothing, result: daemonStatusSchema },
+  shutdown: { ...routes.shutdown, request: nothing, result: nothing },
+  operations: { ...routes.operations, request: nothing, result: z.array(operationSchema) },
+  cancel: { ...routes.cancel, request: nothing, result: nothing },
+
+  vmList: { ...routes.vmList, request: nothing, result: z.array(vmSchema) },
+  vmShow: { ...routes.vmShow, request: nothing, result: vmSchema },
+  vmCreate: { ...routes.vmCreate, request: createVmSchema, result: vmSchema },
+  vmStart: { ...routes.vmStart, request: nothing, result: vmSchema },
+  vmStop: { ...routes.vmStop, request: nothing, result: vmSchema },
+  vmKill: {
+    ...routes.vmKill,
+    request: z.strictObject({ signal: z.optional(z.string()) }),
+    result: vmSchema,
+  },
+  vmDelete: { ...routes.vmDelete, request: nothing, result: vmSchema },
+  /** Run: the VM is created and started, then `exec` runs in it. An ephemeral VM is gone before CLOSE. */
+  vmRun: { ...routes.vmRun, request: runSchema, result: nothing },
+  vmExec: { ...routes.vmExec, request: execSchema, result: nothing },
+  vmDial: { ...routes.vmDial, request: dialSchema, result: nothing },
+  vmFile: { ...routes.vmFile, request: fileRequestSchema, result: z.any() },
+  vmLogs: {
+    ...routes.vmLogs,
+    request: z.strictObject({ follow: z.boolean() }),
+    result: nothing,
+  },
+
+  imageList: { ...routes.imageList, request: nothing, result: z.array(imageInfoSchema) },
+  imageAvailable: { ...routes.imageAvailable, request: nothing, result: z.array(catalogEntry) },
+  imageShow: { ...routes.imageShow, request: nothing, result: imageInfoSchema },
+  imagePull: { ...routes.imagePull, request: named, result: imageInfoSchema },
+  imageDelete: { ...routes.imageDelete, request: nothing, result: nothing },
+  kernelList: { ...routes.kernelList, request: nothing, result: z.array(kernelInfoSchema) },
+  kernelAvailable: { ...routes.kernelAvailable, request: nothing, result: z.array(catalogEntry) },
+  kernelShow: { ...routes.kernelShow, request: nothing, result: kernelInfoSchema },
+  kernelPull: { ...routes.kernelPull, request: named, result: kernelInfoSchema },
+  kernelDelete: { ...routes.kernelDelete, request: nothing, result: nothing },
+} as const satisfies Record<string, Endpoint>;
+
+export type Api = typeof api;
+export type ApiName = keyof Api;
+export type EndpointsOf<K extends Endpoint["kind"]> = { [N in ApiName]: Api[N]["kind"] extends K ? N : never }[ApiName];
+export type RequestOf<N extends ApiName> = z.infer<Api[N]["request"]>;
+export type ResultOf<N extends ApiName> = z.infer<Api[N]["result"]>;
+
+type PathKeys<P extends string> = P extends `${string}:${infer Key}/${infer Rest}`
+  ? Key | PathKeys<Rest>
+  : P extends `${string}:${infer Key}`
+    ? Key
+    : never;
+/** The path parameters of an endpoint: `{ vm: "box" }`. */
+export type ParamsOf<N extends ApiName> = Record<PathKeys<Api[N]["path"]>, string>;
+
+/** One line of an operation's answer. */
+export type OperationLine =
+  | { operation: OperationInfo }
+  | { progress: ProgressEvent }
+  | { result: unknown }
+  | { error: ErrorBody };

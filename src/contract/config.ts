@@ -1,0 +1,138 @@
+/** `config.toml`: its keys and what they may hold. Every key is optional. */
+import * as z from "zod/mini";
+import { parseSize } from "./names.ts";
+import { networkModes } from "./vms.ts";
+
+const isSize = (text: string): boolean => {
+  try {
+    return parseSize(text, "size") > 0;
+  } catch {
+    // Only whether it is one is asked here.
+    return false;
+  }
+};
+
+const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `30s`, `15m`, `2h` in milliseconds; undefined for anything else, zero included. */
+export const parseDuration = (text: string): number | undefined => {
+  const match = /^(\d+)(ms|s|m|h|d)$/.exec(text);
+  const milliseconds = Number(match?.[1]) * (durationUnits[match?.[2] ?? ""] ?? Number.NaN);
+  return Number.isSafeInteger(milliseconds) && milliseconds > 0 ? milliseconds : undefined;
+};
+
+const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
+  z.enum(values, `must be one of ${values.map((value) => `"${value}"`).join(", ")}`);
+const string = (what: string) => z.string(what).check(z.minLength(1, what));
+const size = z.string('must be a size such as "4G"').check(z.refine(isSize, 'must be a size above zero such as "4G"'));
+const duration = z
+  .string('must be a time such as "30m"')
+  .check(z.refine((text) => parseDuration(text) !== undefined, 'must be a time such as "30s", "15m" or "2h"'));
+const count = z
+  .number("must be a whole number above zero")
+  .check(z.int("must be a whole number above zero"), z.positive("must be above zero"));
+const url = z
+  .string("must be an http or https address")
+  .check(z.refine((text) => /^https?:\/\/[^\s]+$/.test(text), "must be an http or https address"));
+/** `~user` and relative paths would mean something else in another folder or for another user. */
+const userPath = z
+  .string("must be a path")
+  .check(
+    z.refine((text) => text.startsWith("/") || text.startsWith("~/"), "must be an absolute path or start with ~/"),
+  );
+const guestPath = z
+  .string("must be a path")
+  .check(
+    z.refine(
+      (text) => /^(\/root|~)\/./.test(text) && !text.split("/").includes(".."),
+      "must lie under /root or ~/ in the guest",
+    ),
+  );
+
+export const configSchema = z.strictObject({
+  log_level: z.optional(oneOf(["debug", "info", "warn", "error"])),
+  vmm: z.optional(oneOf(["auto", "firecracker", "qemu"])),
+  firecracker_bin: z.optional(string("must be a program's name or path")),
+  qemu_bin: z.optional(string("must be a program's name or path")),
+  ssh_key_path: z.optional(userPath),
+  default_image_name: z.optional(string("must be the name of an image")),
+  default_kernel_name: z.optional(string("must be the name of a kernel")),
+  auto_stop_stale_after: z.optional(duration),
+  stats_poll_interval: z.optional(duration),
+  debian_mirror: z.optional(url),
+  /** Registry -> addresses that are tried before it. */
+  registry_mirrors: z.optional(
+    z.record(z.string(), z.array(url, "must be a list of addresses"), "must be a table of lists of addresses"),
+  ),
+  vm_defaults: z.optional(
+    z.strictObject(
+      {
+        vcpu: z.optional(count),
+        memory: z.optional(size),
+        disk_size: z.optional(size),
+        network: z.optional(oneOf(networkModes)),
+      },
+      "must be a table",
+    ),
+  ),
+  network: z.optional(z.strictObject({}, "must be a table")),
+  file_sync: z.optional(
+    z.array(
+      z.strictObject(
+        {
+          host: userPath,
+          guest: guestPath,
+          mode: z.optional(
+            z
+              .string('must be an octal mode such as "0600"')
+              .check(z.regex(/^0?[0-7]{3}$/, 'must be an octal mode such as "0600"')),
+          ),
+        },
+        "must be a table with host and guest",
+      ),
+      "must be an array of tables: write [[file_sync]]",
+    ),
+  ),
+});
+/** The file as it is written, before defaults. */
+export type ConfigFile = z.infer<typeof configSchema>;
+
+const keysAt: Record<string, readonly string[]> = {
+  "": Object.keys(configSchema.shape),
+  vm_defaults: ["vcpu", "memory", "disk_size", "network"],
+  network: [],
+  file_sync: ["host", "guest", "mode"],
+};
+
+/** Known keys of a table of the file, for suggestions. @param table `` for the top, else its name */
+export const configKeys = (table: string): readonly string[] => keysAt[table] ?? [];
+
+export type ConfigOrigin = "config" | "host" | "built in";
+
+/** Settings with every default filled in. Sizes are bytes, times milliseconds. */
+export type Config = {
+  logLevel: "debug" | "info" | "warn" | "error";
+  vmm: "auto" | "firecracker" | "qemu";
+  firecrackerBin: string;
+  qemuBin: string;
+  /** Absolute. */
+  sshKeyPath: string;
+  /** The key is banger's own: made when it is missing. */
+  sshKeyIsOurs: boolean;
+  /** Undefined: a VM is not stopped for being idle. */
+  autoStopStaleAfter: number | undefined;
+  statsPollInterval: number;
+  debianMirror: string | undefined;
+  registryMirrors: Record<string, string[]>;
+  vmDefaults: {
+    image: string;
+    kernel: string;
+    vcpu: number;
+    memory: number;
+    diskSize: number;
+    network: (typeof networkModes)[number];
+  };
+  fileSync: { host: string; guest: string; mode: number }[];
+  /** Where each value comes from, by its key in the file: `vm_defaults.memory`. */
+  origins: Record<string, ConfigOrigin>;
+};

@@ -1,0 +1,70 @@
+/** Kernels as the API speaks of them, and as their manifest on disk holds them. Sizes are bytes, times milliseconds since 1970. */
+import * as z from "zod/mini";
+
+const fileRecordSchema = z.object({
+  /** Path below the kernel's folder. */
+  path: z.string(),
+  size: z.number(),
+  /** sha256 in hex. */
+  sha256: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
+});
+
+export const kernelSourceSchema = z.discriminatedUnion("type", [
+  z.strictObject({
+    type: z.literal("debian-package"),
+    /** Code name of the release: `bookworm`. */
+    suite: z.string(),
+    /** A `linux-image-…` package, or a meta package that depends on one. */
+    package: z.string(),
+  }),
+]);
+export type KernelSource = z.infer<typeof kernelSourceSchema>;
+
+/** `manifest.json` of an installed kernel. */
+export const kernelManifestSchema = z.object({
+  version: z.literal(1),
+  name: z.string(),
+  description: z.string(),
+  /** As `uname -r` tells it. */
+  release: z.string(),
+  /** Package it came from. */
+  package: z.object({ name: z.string(), version: z.string(), sha256: z.string() }),
+  source: kernelSourceSchema,
+  /** The ELF kernel can be booted without firmware (PVH note). */
+  pvh: z.boolean(),
+  /** Names of the boot modules, in load order. */
+  bootModules: z.array(z.string()),
+  files: z.array(fileRecordSchema),
+  /** Of vmlinux and boot modules together, in hex: one half of the initramfs key. */
+  digest: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
+  createdAt: z.number(),
+});
+export type KernelManifest = z.infer<typeof kernelManifestSchema>;
+
+export const kernelInfoSchema = z.object({
+  name: z.string(),
+  description: z.string(),
+  release: z.string(),
+  packageVersion: z.string(),
+  digest: z.string(),
+  pvh: z.boolean(),
+  /** Of all files. */
+  size: z.number(),
+  /** What they occupy on the host. */
+  diskUsed: z.number(),
+  createdAt: z.number(),
+});
+export type KernelInfo = z.infer<typeof kernelInfoSchema>;
+
+export const kernelCatalogSchema = z.strictObject({
+  version: z.literal(1),
+  kernels: z.array(
+    z.strictObject({
+      name: z.string(),
+      description: z.string(),
+      /** Tried in order. */
+      sources: z.array(kernelSourceSchema).check(z.minLength(1)),
+    }),
+  ),
+});
+export type KernelCatalogEntry = z.infer<typeof kernelCatalogSchema>["kernels"][number];

@@ -1,0 +1,44 @@
+/** Names, sizes and references, with one rule each for CLI and daemon. */
+import { BangerError } from "./errors.ts";
+
+const NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+export const isName = (text: string): boolean => NAME.test(text);
+
+/**
+ * @param what names the thing in the error: `VM name`
+ * @throws USAGE when `text` is not 1 to 63 of `[a-z0-9-]` without a hyphen at either end
+ */
+export const checkName = (text: string, what: string): string => {
+  if (isName(text)) return text;
+  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a valid ${what}`, {
+    hint: "a name has 1 to 63 characters of a-z, 0-9 and `-`, and no `-` at either end",
+  });
+};
+
+const units: Record<string, number> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/**
+ * A size such as `512M`, `4G`, `4GiB` or `1073741824`, in bytes. Units are powers of 1024.
+ * @throws USAGE on anything else, zero and negative sizes included
+ */
+export const parseSize = (text: string, what: string): number => {
+  const match = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?$/i.exec(text.trim());
+  const bytes = match ? Math.round(Number(match[1]) * (units[match[2]?.toLowerCase() ?? ""] ?? 1)) : Number.NaN;
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a valid ${what}`, {
+    hint: "give a size above zero such as 512M, 4G or 4GiB",
+  });
+};
+
+/** `2147483648` as `2 GiB`; one decimal where it is needed. */
+export const formatSize = (bytes: number): string => {
+  const names = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < names.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Number.isInteger(value) || value >= 100 ? Math.round(value) : value.toFixed(1)} ${names[unit]}`;
+};

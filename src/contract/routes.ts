@@ -1,0 +1,48 @@
+/**
+ * Method and path of every endpoint, and the names both sides use on the wire. Apart from api.ts, so that a client needs no schema
+ * library to make a call: loading one costs more than the call.
+ */
+
+export const API_VERSION = 1;
+/** Upgrade token of a `stream` endpoint. */
+export const STREAM_PROTOCOL = "banger-stream";
+/** Header that names the build of the sender, in both directions. */
+export const BUILD_HEADER = "banger-build";
+
+export type Route = {
+  kind: "json" | "operation" | "stream";
+  method: "GET" | "POST" | "DELETE";
+  /** `:name` parts are path parameters. */
+  path: string;
+};
+
+export const routes = {
+  status: { kind: "json", method: "GET", path: "/v1/status" },
+  shutdown: { kind: "json", method: "POST", path: "/v1/shutdown" },
+  operations: { kind: "json", method: "GET", path: "/v1/operations" },
+  cancel: { kind: "json", method: "DELETE", path: "/v1/operations/:id" },
+
+  vmList: { kind: "json", method: "GET", path: "/v1/vms" },
+  vmShow: { kind: "json", method: "GET", path: "/v1/vms/:vm" },
+  vmCreate: { kind: "operation", method: "POST", path: "/v1/vms" },
+  vmStart: { kind: "operation", method: "POST", path: "/v1/vms/:vm/start" },
+  vmStop: { kind: "operation", method: "POST", path: "/v1/vms/:vm/stop" },
+  vmKill: { kind: "operation", method: "POST", path: "/v1/vms/:vm/kill" },
+  vmDelete: { kind: "operation", method: "DELETE", path: "/v1/vms/:vm" },
+  vmRun: { kind: "stream", method: "POST", path: "/v1/run" },
+  vmExec: { kind: "stream", method: "POST", path: "/v1/vms/:vm/exec" },
+  vmDial: { kind: "stream", method: "POST", path: "/v1/vms/:vm/dial" },
+  vmFile: { kind: "stream", method: "POST", path: "/v1/vms/:vm/file" },
+  vmLogs: { kind: "stream", method: "POST", path: "/v1/vms/:vm/logs" },
+
+  imageList: { kind: "json", method: "GET", path: "/v1/images" },
+  imageAvailable: { kind: "json", method: "GET", path: "/v1/catalog/images" },
+  imageShow: { kind: "json", method: "GET", path: "/v1/images/:name" },
+  imagePull: { kind: "operation", method: "POST", path: "/v1/images" },
+  imageDelete: { kind: "operation", method: "DELETE", path: "/v1/images/:name" },
+  kernelList: { kind: "json", method: "GET", path: "/v1/kernels" },
+  kernelAvailable: { kind: "json", method: "GET", path: "/v1/catalog/kernels" },
+  kernelShow: { kind: "json", method: "GET", path: "/v1/kernels/:name" },
+  kernelPull: { kind: "operation", method: "POST", path: "/v1/kernels" },
+  kernelDelete: { kind: "operation", method: "DELETE", path: "/v1/kernels/:name" },
+} as const satisfies Record<string, Route>;

@@ -1,0 +1,43 @@
+/** The staging area: half-made kernels and images, each in a folder that names the process that makes it. */
+import { randomBytes } from "node:crypto";
+import { mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { errnoOf } from "../../contract/errors.ts";
+import { processStartTime, removeTree } from "../../host/namespace.ts";
+import { stagingFolder } from "../../host/paths.ts";
+
+/** `purpose-pid-start time-random` */
+const NAME = /^[a-z-]+-(\d+)-(\d+)-[0-9a-f]{8}$/;
+
+/** A new folder in staging; removed with all it holds when disposed, unless it was renamed away. */
+export const stagingTree = async (purpose: string): Promise<AsyncDisposable & { path: string }> => {
+  const started = await processStartTime(process.pid);
+  const path = join(stagingFolder(), `${purpose}-${process.pid}-${started ?? 0}-${randomBytes(4).toString("hex")}`);
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  return { path, [Symbol.asyncDispose]: () => removeTree(path) };
+};
+
+/**
+ * Removes what dead processes left in staging. A folder of a process that lives is left alone.
+ * @returns names of the removed folders
+ */
+export const cleanStaging = async (): Promise<string[]> => {
+  const removed: string[] = [];
+  for (const name of await namesIn(stagingFolder())) {
+    const [, pid, started] = NAME.exec(name) ?? /^[a-z-]+-(\d+)-[0-9a-f]{8}$/.exec(name) ?? [];
+    const alive = pid === undefined ? undefined : await processStartTime(Number(pid));
+    if (alive !== undefined && (started === undefined || started === alive)) continue;
+    await removeTree(join(stagingFolder(), name));
+    removed.push(name);
+  }
+  return removed;
+};
+
+const namesIn = async (folder: string): Promise<string[]> => {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+};

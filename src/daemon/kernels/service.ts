@@ -1,0 +1,210 @@
+/** Kernels: front door. What is installed is what `kernels/` in the state folder holds (artifacts/published.ts). */
+import { stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { Available } from "../../contract/images.ts";
+import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import {
+  type KernelCatalogEntry,
+  type KernelInfo,
+  type KernelManifest,
+  kernelCatalogSchema,
+  kernelManifestSchema,
+} from "../../contract/kernels.ts";
+import type { Progress } from "../../contract/progress.ts";
+import { bytesOnDisk, exists } from "../../host/files.ts";
+import { catalogFile, kernelFiles, kernelsFolder } from "../../host/paths.ts";
+import { nameDiskFull } from "../../host/tool-errors.ts";
+import { installedNames, manifestReader, publish, readCatalog, unpublish } from "../artifacts/published.ts";
+import { singleFlight } from "../artifacts/single-flight.ts";
+import { stagingTree } from "../artifacts/staging.ts";
+import { buildDebianKernel } from "./build.ts";
+import { ensureInitramfs } from "./initramfs.ts";
+
+export type KernelServiceOptions = {
+  /** `debian_mirror` of the config. */
+  debianMirror?: string | undefined;
+  /** Default: the catalog shipped with the program. */
+  catalog?: string | undefined;
+};
+
+/** What a VM is booted with. */
+export type BootKernel = {
+  name: string;
+  digest: string;
+  release: string;
+  /** ELF kernel. */
+  vmlinux: string;
+  bzImage: string;
+  /** Disk of modules, read-only. */
+  modules: string;
+};
+
+export type KernelService = {
+  list(): Promise<KernelInfo[]>;
+  /** What the catalog offers. */
+  available(): Promise<Available[]>;
+  /** @throws KERNEL_NOT_FOUND */
+  show(name: string): Promise<KernelInfo>;
+  /** Fetches and installs a kernel of the catalog; one that is installed is left as it is. */
+  pull(name: string, progress: Progress): Promise<KernelInfo>;
+  /** The kernel for a boot, pulled first when it has to be. One stat when it is there. */
+  ensure(name: string, progress: Progress): Promise<BootKernel>;
+  /**
+   * Cheap check before a boot: all files have their sizes.
+   * @throws KERNEL_CORRUPT, KERNEL_NOT_FOUND
+   */
+  verify(name: string): Promise<void>;
+  /** The initramfs for a kernel and an agent: see initramfs.ts. */
+  initramfs(kernel: { name: string; digest: string }, agent: string): Promise<{ path: string; key: string }>;
+  /**
+   * @param usedBy names of VMs that use it
+   * @throws KERNEL_IN_USE, KERNEL_NOT_FOUND
+   */
+  delete(name: string, usedBy: readonly string[]): Promise<void>;
+};
+
+export const kernelService = (options: KernelServiceOptions = {}): KernelService => {
+  const flights = singleFlight<KernelManifest>();
+  const manifests = manifestReader(
+    (data) => kernelManifestSchema.parse(data),
+    (path, cause) => corrupt(basename(dirname(path)), "its manifest cannot be read", cause),
+  );
+  const manifestOf = (name: string) => manifests.read(kernelFiles(name).manifest);
+  const catalog = () =>
+    readCatalog(options.catalog ?? catalogFile("kernels"), (data) => kernelCatalogSchema.parse(data).kernels);
+
+  const notFound = async (name: string, command: string): Promise<BangerError> => {
+    const offered = (await catalog()).map((entry) => entry.name);
+    const near = nearest(name, [...(await installedNames(kernelsFolder())), ...offered]);
+    return new BangerError("KERNEL_NOT_FOUND", `there is no kernel ${JSON.stringify(name)}`, {
+      hint: near ? `did you mean ${near}? see \`${command}\`` : `see \`${command}\``,
+      details: { name, near },
+    });
+  };
+
+  const needManifest = async (name: string): Promise<KernelManifest> => {
+    const manifest = await manifestOf(name);
+    if (!manifest) throw await notFound(name, "banger kernel list");
+    return manifest;
+  };
+
+  const install = (name: string, progress: Progress): Promise<KernelManifest> =>
+    flights.run(name, progress, async (shared) => {
+      const there = await manifestOf(name);
+      if (there) return there;
+      const entry = (await catalog()).find((candidate) => candidate.name === name);
+      if (!entry) throw await notFound(name, "banger kernel list --available");
+      await buildFromSources(entry, options.debianMirror, shared);
+      const made = await manifestOf(name);
+      if (!made) throw new BangerError("INTERNAL", `the kernel ${name} vanished while it was installed`);
+      return made;
+    });
+
+  const ensure = async (name: string, progress: Progress): Promise<KernelManifest> =>
+    (await manifestOf(name)) ?? (await install(name, progress));
+
+  return {
+    list: async () => {
+      const names = await installedNames(kernelsFolder());
+      // A damaged one must not hide the others; it is named by whatever uses it.
+      const found = await Promise.all(names.map((name) => manifests.readIfSound(kernelFiles(name).manifest)));
+      return await Promise.all(found.filter((manifest) => manifest !== undefined).map(infoOf));
+    },
+    available: async () => {
+      const entries = await catalog();
+      return await Promise.all(
+        entries.map(async ({ name, description }) => ({
+          name,
+          description,
+          installed: await exists(kernelFiles(name).manifest),
+        })),
+      );
+    },
+    show: async (name) => infoOf(await needManifest(name)),
+    pull: async (name, progress) => infoOf(await ensure(name, progress)),
+    ensure: async (name, progress) => {
+      const { digest, release } = await ensure(name, progress);
+      const { vmlinux, bzImage, modules } = kernelFiles(name);
+      return { name, digest, release, vmlinux, bzImage, modules };
+    },
+    verify: async (name) => checkSizes(await needManifest(name)),
+    initramfs: ensureInitramfs,
+    delete: async (name, usedBy) => {
+      if (!(await exists(kernelFiles(name).folder))) throw await notFound(name, "banger kernel list");
+      if (usedBy.length > 0) {
+        throw new BangerError("KERNEL_IN_USE", `the kernel ${name} is used by ${usedBy.join(", ")}`, {
+          hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,
+          details: { name, usedBy },
+        });
+      }
+      await unpublish(kernelFiles(name).folder);
+    },
+  };
+};
+
+const checkSizes = async ({ name, files }: KernelManifest): Promise<void> => {
+  for (const { path, size } of files) {
+    const found = await sizeOf(join(kernelFiles(name).folder, path));
+    if (found !== size)
+      throw corrupt(
+        name,
+        found === undefined ? `${path} is missing` : `${path} has ${found} bytes in place of ${size}`,
+      );
+  }
+};
+
+const sizeOf = async (path: string): Promise<number | undefined> => {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+};
+
+const corrupt = (name: string, why: string, cause?: unknown): BangerError =>
+  new BangerError("KERNEL_CORRUPT", `the kernel ${name} is damaged: ${why}`, {
+    hint: `get it anew: banger kernel delete ${name} && banger kernel pull ${name}`,
+    details: { name },
+    cause,
+  });
+
+const infoOf = async (manifest: KernelManifest): Promise<KernelInfo> => {
+  const { folder } = kernelFiles(manifest.name);
+  // A damaged kernel is listed too, so that it can be deleted.
+  const used = await Promise.all(
+    manifest.files.map(async ({ path }) => ((await exists(join(folder, path))) ? bytesOnDisk(join(folder, path)) : 0)),
+  );
+  return {
+    name: manifest.name,
+    description: manifest.description,
+    release: manifest.release,
+    packageVersion: manifest.package.version,
+    digest: manifest.digest,
+    pvh: manifest.pvh,
+    size: manifest.files.reduce((sum, file) => sum + file.size, 0),
+    diskUsed: used.reduce((sum, bytes) => sum + bytes, 0),
+    createdAt: manifest.createdAt,
+  };
+};
+
+/** Tries an entry's sources in order; the last one's error stands for all. */
+const buildFromSources = async (
+  entry: KernelCatalogEntry,
+  debianMirror: string | undefined,
+  progress: Progress,
+): Promise<void> => {
+  let failure: unknown;
+  for (const source of entry.sources) {
+    if (progress.signal.aborted) break;
+    try {
+      await using staging = await stagingTree("kernel");
+      await buildDebianKernel({ entry, source, debianMirror, folder: staging.path, progress });
+      await publish(staging.path, kernelFiles(entry.name).folder);
+      return;
+    } catch (error) {
+      failure = nameDiskFull(error);
+    }
+  }
+  throw failure;
+};

@@ -1,0 +1,105 @@
+/** bangerd: config, store, services, API, signals. Wiring only. */
+import { createWriteStream } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import type { Server } from "node:http";
+import { toErrorBody } from "../contract/errors.ts";
+import { buildId, version } from "../contract/version.ts";
+import { loadConfig } from "../host/config.ts";
+import { daemonLock, daemonLogFile, daemonSocket, databaseFile, roots } from "../host/paths.ts";
+import { ensureRuntimeRoot } from "../host/runtime.ts";
+import { listenAt } from "../host/sockets.ts";
+import { probeAcceleration } from "../vmm/qemu/accel.ts";
+import { qemuDriver } from "../vmm/qemu/driver.ts";
+import { handlers } from "./api/handlers.ts";
+import { apiServer } from "./api/server.ts";
+import { cleanStaging } from "./artifacts/staging.ts";
+import { imageService } from "./images/service.ts";
+import { kernelService } from "./kernels/service.ts";
+import { takeLock } from "./lock.ts";
+import { openLog } from "./log.ts";
+import { operations as operationRegistry } from "./operations.ts";
+import { sshService } from "./ssh/service.ts";
+import { openDatabase } from "./store/database.ts";
+import { vmStore } from "./store/vms.ts";
+import { vmService } from "./vms/service.ts";
+
+/** The client that starts a daemon reads one line here (client/daemon-start.ts). */
+const READY_FD = 3;
+/** A guest that has not greeted after this long is taken for dead, in ms. */
+const BOOT_TIMEOUT = 120_000;
+
+const announce = (line: Record<string, unknown>): Promise<void> =>
+  new Promise((resolve) => {
+    const channel = createWriteStream("", { fd: READY_FD });
+    // Started by hand there is nobody to tell.
+    channel.on("error", () => resolve());
+    channel.end(`${JSON.stringify(line)}\n`, () => resolve());
+  });
+
+const serve = async (): Promise<void> => {
+  process.umask(0o077);
+  await ensureRuntimeRoot();
+  await mkdir(roots().state, { recursive: true, mode: 0o700 });
+  if (!(await takeLock(daemonLock()))) {
+    await announce({ locked: true });
+    process.exit(0);
+  }
+  const config = await loadConfig();
+  const log = await openLog(daemonLogFile(), config.logLevel);
+  const database = await openDatabase(databaseFile());
+  await cleanStaging();
+
+  const images = imageService({ debianMirror: config.debianMirror });
+  const kernels = kernelService({ debianMirror: config.debianMirror });
+  const ssh = await sshService(config.sshKeyPath, config.sshKeyIsOurs);
+  const { accel, reason } = await probeAcceleration(config.qemuBin);
+  log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid, accel, reason });
+  const driver = await qemuDriver({ qemu: config.qemuBin, accel });
+  const operations = operationRegistry(log);
+  const vms = vmService(vmStore(database), { images, kernels, ssh, driver, log, bootTimeout: BOOT_TIMEOUT }, async () => config.vmDefaults);
+
+  let server: Server | undefined;
+  let ending = false;
+  const shutdown = async (why: string) => {
+    if (ending) return;
+    ending = true;
+    log.info("daemon ends, VMs go on", { why });
+    server?.close();
+    server?.closeAllConnections();
+    await operations.drain();
+    vms.detachAll();
+    database.close();
+    await log.close();
+    process.exit(0);
+  };
+  process.on("SIGTERM", () => void shutdown("SIGTERM"));
+  process.on("SIGINT", () => void shutdown("SIGINT"));
+  process.on("SIGHUP", () => log.debug("SIGHUP ignored"));
+  process.on("uncaughtException", (error) => {
+    log.error("uncaught exception; the daemon ends, VMs go on", { error });
+    void log.close().then(() => process.exit(70));
+  });
+
+  server = apiServer({
+    handlers: handlers({
+      vms,
+      images,
+      kernels,
+      operations,
+      identity: { version: version(), build: buildId(), startedAt: Date.now() },
+      shutdown: () => void shutdown("asked to"),
+    }),
+    operations,
+    build: buildId(),
+    log,
+  });
+  await vms.adoptAll();
+  await listenAt(server, daemonSocket());
+  await announce({ ready: true });
+};
+
+serve().catch(async (error: unknown) => {
+  await announce({ error: toErrorBody(error) });
+  process.exitCode = 1;
+  throw error;
+});

@@ -1,0 +1,68 @@
+/** Long work with an id, watchers and a cancel. */
+import { randomBytes } from "node:crypto";
+import type { OperationInfo } from "../contract/api.ts";
+import { BangerError } from "../contract/errors.ts";
+import type { Progress, ProgressEvent } from "../contract/progress.ts";
+import type { Log } from "./log.ts";
+
+export type Operations = {
+  list(): OperationInfo[];
+  /** @throws OPERATION_NOT_FOUND */
+  cancel(id: string): void;
+  /** Cancels everything and waits until all of it has undone what it made. */
+  drain(): Promise<void>;
+  /**
+   * Runs `work` as an operation.
+   * @param what for people: `start box`
+   * @param watch is told of its start and of each step
+   * @param signal cancels it too: the client that waits for it went away
+   */
+  run<T>(what: string, watch: Watcher, work: (progress: Progress) => Promise<T>, signal?: AbortSignal): Promise<T>;
+};
+
+export type Watcher = { started?(info: OperationInfo): void; progress(event: ProgressEvent): void };
+
+const cancelled = (what: string) => new BangerError("CANCELLED", `cancelled: ${what}`);
+
+export const operations = (log: Log): Operations => {
+  const running = new Map<string, { info: OperationInfo; controller: AbortController; over: Promise<unknown> }>();
+
+  const run: Operations["run"] = async (what, watch, work, signal) => {
+    const info = { id: randomBytes(6).toString("hex"), what, startedAt: Date.now() };
+    const controller = new AbortController();
+    const abort = () => controller.abort(cancelled(what));
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    watch.started?.(info);
+    log.info("operation started", { operation: info.id, what });
+    const result = work({ signal: controller.signal, report: watch.progress });
+    running.set(info.id, { info, controller, over: result.catch(() => undefined) });
+    try {
+      const value = await result;
+      log.info("operation done", { operation: info.id, what, ms: Date.now() - info.startedAt });
+      return value;
+    } catch (error) {
+      log.warn("operation failed", { operation: info.id, what, ms: Date.now() - info.startedAt, error });
+      throw error;
+    } finally {
+      running.delete(info.id);
+      signal?.removeEventListener("abort", abort);
+    }
+  };
+
+  const cancel = (id: string) => {
+    const found = running.get(id);
+    if (!found) throw new BangerError("OPERATION_NOT_FOUND", `there is no running operation ${id}`);
+    found.controller.abort(cancelled(found.info.what));
+  };
+
+  return {
+    list: () => [...running.values()].map(({ info }) => info),
+    cancel,
+    drain: async () => {
+      for (const id of [...running.keys()]) cancel(id);
+      await Promise.all([...running.values()].map(({ over }) => over));
+    },
+    run,
+  };
+};

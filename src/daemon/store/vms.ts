@@ -1,0 +1,97 @@
+/** The record of every VM. Written before what it tells of is used, so that a crash strands nothing. */
+import type { SQLOutputValue } from "node:sqlite";
+import type { Vm, VmState } from "../../contract/vms.ts";
+import type { Database } from "./database.ts";
+
+/** A VM as it is recorded. Sizes are bytes, times are milliseconds since 1970. */
+export type VmRow = {
+  id: string;
+  name: string;
+  image: string;
+  kernel: string;
+  vcpu: number;
+  memory: number;
+  diskSize: number;
+  network: Vm["network"];
+  env: Record<string, string>;
+  ephemeral: boolean;
+  mac: string;
+  state: VmState;
+  vmm: string;
+  accel: string;
+  createdAt: number;
+  startedAt: number | undefined;
+  stoppedAt: number | undefined;
+  reason: string | undefined;
+  notes: readonly string[];
+  pid: number | undefined;
+  /** Start time of that process (host/proc.ts). */
+  pidStart: string | undefined;
+  /** Of the last connection to the guest agent. */
+  epoch: number;
+};
+
+type Column = { name: string; write(value: unknown): string | number | null; read(value: SQLOutputValue): unknown };
+
+const plain = (name: string): Column => ({
+  name,
+  write: (value) => (value === undefined ? null : (value as string | number)),
+  read: (value) => value ?? undefined,
+});
+const json = (name: string): Column => ({ name, write: (value) => JSON.stringify(value), read: (value) => JSON.parse(String(value)) });
+const flag = (name: string): Column => ({ name, write: (value) => (value ? 1 : 0), read: (value) => value === 1 });
+
+const columns: Record<keyof VmRow, Column> = {
+  id: plain("id"),
+  name: plain("name"),
+  image: plain("image"),
+  kernel: plain("kernel"),
+  vcpu: plain("vcpu"),
+  memory: plain("memory"),
+  diskSize: plain("disk_size"),
+  network: plain("network"),
+  env: json("env"),
+  ephemeral: flag("ephemeral"),
+  mac: plain("mac"),
+  state: plain("state"),
+  vmm: plain("vmm"),
+  accel: plain("accel"),
+  createdAt: plain("created_at"),
+  startedAt: plain("started_at"),
+  stoppedAt: plain("stopped_at"),
+  reason: plain("reason"),
+  notes: json("notes"),
+  pid: plain("pid"),
+  pidStart: plain("pid_start"),
+  epoch: plain("epoch"),
+};
+const fields = Object.entries(columns) as [keyof VmRow, Column][];
+
+const fromRecord = (record: Record<string, SQLOutputValue>): VmRow =>
+  Object.fromEntries(fields.map(([field, column]) => [field, column.read(record[column.name] ?? null)])) as VmRow;
+
+export type VmStore = {
+  all(): VmRow[];
+  /** @throws SQLite's constraint error when id, name or MAC is taken */
+  insert(row: VmRow): void;
+  update(id: string, change: Partial<VmRow>): void;
+  remove(id: string): void;
+};
+
+export const vmStore = (database: Database): VmStore => {
+  const insert = database.prepare(
+    `INSERT INTO vms (${fields.map(([, { name }]) => name).join(", ")}) VALUES (${fields.map(() => "?").join(", ")})`,
+  );
+  const all = database.prepare("SELECT * FROM vms ORDER BY created_at, name");
+  const remove = database.prepare("DELETE FROM vms WHERE id = ?");
+  return {
+    all: () => all.all().map(fromRecord),
+    insert: (row) => void insert.run(...fields.map(([field, column]) => column.write(row[field]))),
+    update: (id, change) => {
+      const changed = fields.filter(([field]) => field in change);
+      const assignments = changed.map(([, { name }]) => `${name} = ?`).join(", ");
+      database.prepare(`UPDATE vms SET ${assignments} WHERE id = ?`).run(...changed.map(([field, column]) => column.write(change[field])), id);
+    },
+    remove: (id) => void remove.run(id),
+  };
+};

@@ -1,0 +1,226 @@
+/** One VM over time. All changes of its state go through here, one at a time. */
+import { rm } from "node:fs/promises";
+import { BangerError, toBangerError } from "../../contract/errors.ts";
+import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline } from "../../contract/progress.ts";
+import { callGuest } from "../../guest/call.ts";
+import type { GuestConnection } from "../../guest/connection.ts";
+import { vmFiles, vmSockets } from "../../host/paths.ts";
+import type { Machine } from "../../vmm/driver.ts";
+import type { VmRow, VmStore } from "../store/vms.ts";
+import { type BootServices, greetGuest, startMachine } from "./boot.ts";
+import { mutex } from "./mutex.ts";
+import { nextState, type VmEvent } from "./state.ts";
+
+/** How long a guest may take to shut down before its VMM is ended, in ms. */
+const STOP_LIMIT = 90_000;
+const MAX_EPOCH = 65535;
+
+export type VmActor = {
+  row(): VmRow;
+  start(progress: Progress): Promise<void>;
+  /** Syncs the guest's disks, lets its init shut down, then ends the VMM; a stopped VM is left as it is. */
+  stop(progress: Progress): Promise<void>;
+  /** Signals the VMM; SIGKILL ends the VM and waits for its end. */
+  kill(signal: NodeJS.Signals): Promise<void>;
+  /** Ends the VM and removes everything of it. */
+  remove(progress: Progress): Promise<void>;
+  /** The channel to the guest; throws VM_STOPPED or GUEST_AGENT_LOST when there is none. */
+  guest(progress: Progress): Promise<GuestConnection>;
+  /** At daemon start: takes up a machine that an earlier daemon left running, or records that it is gone. */
+  adopt(progress: Progress): Promise<void>;
+  /** Lets go of the machine without touching it. */
+  detach(): void;
+};
+
+type Parts = {
+  row: VmRow;
+  store: VmStore;
+  services: BootServices;
+  /** Called once, when the VM is gone. */
+  onRemoved(): void;
+};
+
+export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): VmActor => {
+  const { log } = services;
+  let row = recorded;
+  let machine: Machine | undefined;
+  let connection: GuestConnection | undefined;
+  /** Set while a start is under way, so that stop and delete need not wait for it. */
+  let starting: AbortController | undefined;
+  const lifecycle = mutex();
+
+  const update = (change: Partial<VmRow>) => {
+    store.update(row.id, change);
+    row = { ...row, ...change };
+  };
+
+  const apply = (event: VmEvent, change: Partial<VmRow> = {}) => {
+    const state = nextState(row.name, row.state, event);
+    if (state !== "gone") update({ ...change, state });
+  };
+
+  const onEnded = (ended: Machine, reason: string | undefined) => {
+    if (machine !== ended) return;
+    machine = undefined;
+    connection?.close();
+    connection = undefined;
+    log.info("vm ended", { vm: row.name, reason });
+    if (row.state !== "stopped") apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
+  };
+
+  const watch = (started: Machine) => {
+    machine = started;
+    void started.ended.then((end) => onEnded(started, row.state === "stopping" ? undefined : end.reason));
+    started.onAgentPort((open) => {
+      if (open || machine !== started || row.state !== "running" || !connection) return;
+      log.warn("guest agent is gone", { vm: row.name });
+      connection.close();
+      connection = undefined;
+      update({ reason: "the guest agent has ended inside the VM" });
+    });
+    started.onDiskFull(() => update({ reason: "paused: the host's disk is full" }));
+  };
+
+  const greet = async (started: Machine, progress: Progress) => {
+    const epoch = (row.epoch % MAX_EPOCH) + 1;
+    update({ epoch });
+    const guest = await greetGuest(row, started, services, epoch, progress);
+    connection = guest.connection;
+    return guest;
+  };
+
+  const boot = async (progress: Progress) => {
+    const { driver } = services;
+    const notes = row.network !== "none" && driver.network.note ? [driver.network.note] : [];
+    apply("start", { startedAt: row.startedAt, reason: undefined, notes, vmm: driver.name, accel: driver.accel });
+    try {
+      const started = await startMachine(row, services, async ({ pid, startTime }) => update({ pid, pidStart: startTime }), progress);
+      watch(started);
+      update({ startedAt: Date.now() });
+      const guest = await greet(started, progress);
+      apply("ready", { notes: [...notes, ...guest.notes] });
+    } catch (error) {
+      const failed = machine;
+      await failed?.kill();
+      if (failed) onEnded(failed, undefined);
+      const { code, message } = toBangerError(error);
+      const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
+      if (row.state === "stopped") update({ reason });
+      else apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
+      throw error;
+    }
+  };
+
+  const start = async (progress: Progress) => {
+    if (row.state === "running" && machine) return machine.resume();
+    await lifecycle.run(async () => {
+      if (row.state === "running") return;
+      const controller = new AbortController();
+      starting = controller;
+      try {
+        await boot({ report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) });
+      } finally {
+        starting = undefined;
+      }
+    }, progress.signal);
+  };
+
+  const interruptStart = (why: string) => starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
+
+  const shutDown = async (running: Machine, progress: Progress) => {
+    using limited = withDeadline(progress, STOP_LIMIT, () => new BangerError("VM_BOOT_TIMEOUT", "the guest did not shut down in time"));
+    try {
+      if (!connection) throw new BangerError("GUEST_AGENT_LOST", "there is no guest agent to ask");
+      progress.report({ stage: "stop", message: "the guest syncs its disks and shuts down" });
+      await callGuest(connection, { op: "shutdown", mode: "reboot" }, limited);
+      await abortable(running.ended, limited.signal);
+    } catch (error) {
+      throwIfAborted(progress.signal);
+      // The agent's answer may be lost in the guest's own end; only a machine that stays needs more.
+      const end = await Promise.race([running.ended, new Promise<undefined>((resolve) => setTimeout(resolve, 1000, undefined))]);
+      if (end) return;
+      log.warn("guest did not shut down; its VMM is ended", { vm: row.name, error });
+      await running.kill();
+    }
+  };
+
+  const stop = async (progress: Progress) => {
+    interruptStart("it was stopped");
+    await lifecycle.run(async () => {
+      const running = machine;
+      if (row.state === "stopped" || !running) return;
+      apply("stop");
+      await shutDown(running, progress);
+      onEnded(running, undefined);
+    }, progress.signal);
+  };
+
+  const kill = async (signal: NodeJS.Signals) => {
+    interruptStart("it was killed");
+    const running = machine;
+    if (!running) return;
+    await running.kill(signal);
+    if (signal === "SIGKILL") onEnded(running, "killed");
+  };
+
+  const remove = async (progress: Progress) => {
+    interruptStart("it was deleted");
+    const running = machine;
+    await running?.kill();
+    if (running) onEnded(running, undefined);
+    await lifecycle.run(async () => {
+      nextState(row.name, row.state, "delete");
+      // The record goes last: a crash in between leaves a VM that can be deleted again.
+      await rm(vmFiles(row.id).folder, { recursive: true, force: true });
+      await rm(vmSockets(row.id).folder, { recursive: true, force: true });
+      store.remove(row.id);
+      onRemoved();
+    }, progress.signal);
+  };
+
+  const guest = async (progress: Progress): Promise<GuestConnection> => {
+    // A start under way is waited for; its own error goes to whoever asked for it.
+    if (row.state === "starting") await lifecycle.run(async () => undefined, progress.signal);
+    if (row.state !== "running" || !machine) {
+      throw new BangerError("VM_STOPPED", `VM ${row.name} is ${row.state}${row.reason ? `: ${row.reason}` : ""}`, {
+        hint: `start it with: banger vm start ${row.name}`,
+      });
+    }
+    if (connection) return connection;
+    throw new BangerError("GUEST_AGENT_LOST", `the guest agent of VM ${row.name} is gone`, {
+      hint: `restart the VM: banger vm stop ${row.name} && banger vm start ${row.name}`,
+    });
+  };
+
+  const adopt = async (progress: Progress) => {
+    await lifecycle.run(async () => {
+      if (row.state === "stopped") return;
+      const { pid, pidStart } = row;
+      const identity = pid === undefined || pidStart === undefined ? undefined : { pid, startTime: pidStart };
+      const found = identity && (await services.driver.adopt(identity, vmSockets(row.id)));
+      if (!found) {
+        await rm(vmSockets(row.id).folder, { recursive: true, force: true });
+        const reason = row.state === "stopping" ? undefined : "it ended while no daemon was running";
+        return update({ state: "stopped", pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
+      }
+      watch(found);
+      if (row.state === "stopping") {
+        await shutDown(found, progress);
+        return onEnded(found, undefined);
+      }
+      try {
+        const { notes } = await greet(found, progress);
+        if (row.state === "starting") apply("ready", { notes: [...row.notes, ...notes] });
+      } catch (error) {
+        log.error("adopted vm does not answer", { vm: row.name, error });
+        if (row.state === "starting") await found.kill();
+        else update({ reason: "its guest agent did not answer a new daemon" });
+      }
+    }, progress.signal);
+  };
+
+  return { row: () => row, start, stop, kill, remove, guest, adopt, detach: () => machine?.detach() };
+};
+
+/** For work that nobody waits for. */
+export const unattended: Progress = silentProgress();

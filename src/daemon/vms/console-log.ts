@@ -1,0 +1,102 @@
+/** A VM's console on disk, bounded: two files of at most 4 MiB, the older one with `.1` behind its name. */
+import { type FileHandle, open, readFile, rename, watch } from "node:fs/promises";
+import { basename } from "node:path";
+import type { Readable, Writable } from "node:stream";
+import { errnoOf } from "../../contract/errors.ts";
+import { vmFiles } from "../../host/paths.ts";
+import type { Log } from "../log.ts";
+
+const MAX_BYTES = 4 * 1024 * 1024;
+
+/** Copies `console` to the file at `path` until it ends. A full disk ends the log, not the VM. */
+export const keepConsole = (console: Readable, path: string, log: Log): void => {
+  let file: FileHandle | undefined;
+  let size = 0;
+  let broken = false;
+  const append = async (chunk: Buffer) => {
+    file ??= await open(path, "a", 0o600);
+    await file.appendFile(chunk);
+    size += chunk.length;
+    if (size < MAX_BYTES) return;
+    await file.close();
+    file = undefined;
+    size = 0;
+    await rename(path, `${path}.1`);
+  };
+  const copy = async () => {
+    try {
+      // The stream is read on even when nothing can be written, or the guest's console would stand still.
+      for await (const chunk of console) {
+        if (broken) continue;
+        try {
+          await append(chunk as Buffer);
+        } catch (error) {
+          broken = true;
+          log.warn("console log stopped", { path, error });
+        }
+      }
+    } catch (error) {
+      log.debug("console ended", { path, error });
+    } finally {
+      await file?.close();
+    }
+  };
+  void copy();
+};
+
+/** The last lines of a console log, control characters taken out: the guest wrote them. */
+export const consoleTail = async (path: string, lines: number): Promise<string[]> => {
+  try {
+    const text = (await readFile(path)).subarray(-16384).toString("utf8");
+    const readable = text.replaceAll(/\u001b\[[0-9;?]*[A-Za-z]|\u001b./g, "").replaceAll(/[^\P{C}\n]/gu, "");
+    return readable.split("\n").map((line) => line.trimEnd()).filter(Boolean).slice(-lines);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+};
+
+/**
+ * Writes a VM's console log to `output`, the older part first.
+ * @param follow goes on with what is added until `gone` is aborted
+ */
+export const followConsole = async (id: string, follow: boolean, output: Writable, gone: AbortSignal): Promise<void> => {
+  const { console: path, folder } = vmFiles(id);
+  const older = await readIfThere(`${path}.1`, 0);
+  if (older.length) await put(output, older);
+  let at = 0;
+  const copyNew = async () => {
+    const added = await readIfThere(path, at);
+    at += added.length;
+    if (added.length) await put(output, added);
+    return added.length;
+  };
+  await copyNew();
+  if (!follow) return;
+  try {
+    for await (const { eventType, filename } of watch(folder, { signal: gone })) {
+      if (filename !== basename(path)) continue;
+      // A new file has taken its place: the old one was full.
+      if (eventType === "rename") at = 0;
+      await copyNew();
+    }
+  } catch (error) {
+    if (!gone.aborted) throw error;
+  }
+};
+
+const readIfThere = async (path: string, from: number): Promise<Buffer> => {
+  try {
+    await using file = await open(path, "r");
+    const { size } = await file.stat();
+    if (size <= from) return Buffer.alloc(0);
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(size - from), 0, size - from, from);
+    return buffer.subarray(0, bytesRead);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return Buffer.alloc(0);
+    throw error;
+  }
+};
+
+const put = (output: Writable, chunk: Buffer): Promise<void> =>
+  new Promise((resolve, reject) => output.write(chunk, (error) => (error ? reject(error) : resolve())));

@@ -1,0 +1,40 @@
+/** `vm run`: create, start, exec, and for an ephemeral VM delete, as one stream that nothing can leave half done. */
+import type { ProgressEvent } from "../../contract/progress.ts";
+import type { Run } from "../../contract/vms.ts";
+import type { StreamResult } from "../../guest/stream.ts";
+import type { ClientStream } from "../api/client-stream.ts";
+import type { Operations } from "../operations.ts";
+import { unattended, type VmActor } from "./actor.ts";
+import { execError, execRequest, relay } from "./relay.ts";
+import { type VmService, vmView } from "./service.ts";
+
+/**
+ * @returns how the command ended; an ephemeral VM is gone by then, and so is one whose start failed or was cancelled
+ * @throws what went wrong, after the undo
+ */
+export const runVm = async (client: ClientStream, { vm, exec }: Run, vms: VmService, operations: Operations): Promise<StreamResult> => {
+  const watch = { progress: (progress: ProgressEvent) => client.event({ progress }) };
+  let actor: VmActor | undefined;
+  let started = false;
+  try {
+    const guest = await operations.run(
+      `run ${vm.name ?? "a new VM"}`,
+      watch,
+      async (progress) => {
+        actor = await vms.create(vm, progress);
+        client.event({ vm: vmView(actor.row()) });
+        await actor.start(progress);
+        return actor.guest(progress);
+      },
+      client.gone,
+    );
+    started = true;
+    if (actor) client.event({ vm: vmView(actor.row()) });
+    return await relay(client, guest, execRequest(exec)).catch((error: unknown) => {
+      throw execError(error, exec);
+    });
+  } finally {
+    // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.
+    if (actor && (vm.ephemeral || !started)) await actor.remove(unattended);
+  }
+};

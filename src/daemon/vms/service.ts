@@ -1,0 +1,176 @@
+/** All VMs of one user: making, finding, and what is asked of them. */
+import { randomBytes } from "node:crypto";
+import { readdir, rm } from "node:fs/promises";
+import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import { checkName } from "../../contract/names.ts";
+import type { Progress } from "../../contract/progress.ts";
+import type { CreateVm, Vm } from "../../contract/vms.ts";
+import { bytesOnDisk, exists } from "../../host/files.ts";
+import { vmFiles, vmsFolder } from "../../host/paths.ts";
+import type { VmRow, VmStore } from "../store/vms.ts";
+import { unattended, type VmActor, vmActor } from "./actor.ts";
+import type { BootServices } from "./boot.ts";
+import { newName } from "./names.ts";
+
+/** What a VM gets where its creator says nothing. Sizes in bytes. */
+export type VmDefaults = { image: string; kernel: string; vcpu: number; memory: number; diskSize: number; network: Vm["network"] };
+
+export type VmService = {
+  list(): Vm[];
+  show(reference: string): Promise<Vm>;
+  /** Checks and records a VM; image and kernel are pulled where they are missing. */
+  create(request: CreateVm, progress: Progress): Promise<VmActor>;
+  /** By name, id or an unambiguous prefix. Throws VM_NOT_FOUND or VM_AMBIGUOUS. */
+  find(reference: string): VmActor;
+  /** Names of the VMs that use an image or a kernel. */
+  usersOf(what: "image" | "kernel", name: string): string[];
+  /** Takes up what an earlier daemon left. */
+  adoptAll(): Promise<void>;
+  detachAll(): void;
+};
+
+export const vmView = (row: VmRow): Vm => {
+  const { env, mac, pidStart, epoch, ...shown } = row;
+  return { ...shown, notes: [...row.notes] };
+};
+
+const MIN_MEMORY = 64 * 2 ** 20;
+const MIN_DISK = 64 * 2 ** 20;
+
+export const vmService = (store: VmStore, services: BootServices, defaults: () => Promise<VmDefaults>): VmService => {
+  const actors = new Map<string, VmActor>();
+  const named = (name: string) => [...actors.values()].find((actor) => actor.row().name === name);
+
+  const add = (row: VmRow): VmActor => {
+    const actor = vmActor({
+      row,
+      store,
+      services,
+      onRemoved: () => {
+        actors.delete(row.id);
+        void pin();
+      },
+    });
+    actors.set(row.id, actor);
+    return actor;
+  };
+  const pin = () => services.ssh.pin([...actors.values()].map((actor) => actor.row())).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
+
+  const find = (reference: string): VmActor => {
+    const exact = named(reference) ?? actors.get(reference);
+    if (exact) return exact;
+    const matches = reference === "" ? [] : [...actors.values()].filter(({ row }) => row().name.startsWith(reference) || row().id.startsWith(reference));
+    if (matches.length === 1 && matches[0]) return matches[0];
+    const names = matches.map(({ row }) => row().name);
+    if (matches.length > 1) {
+      throw new BangerError("VM_AMBIGUOUS", `${JSON.stringify(reference)} could be any of: ${names.join(", ")}`, { hint: "give more of the name" });
+    }
+    const near = nearest(reference, [...actors.values()].map(({ row }) => row().name));
+    throw new BangerError("VM_NOT_FOUND", `there is no VM ${JSON.stringify(reference)}`, {
+      hint: near ? `did you mean ${near}? See all with: banger vm list` : "see all with: banger vm list",
+    });
+  };
+
+  const create = async (request: CreateVm, progress: Progress): Promise<VmActor> => {
+    const wanted = shapeOf(request, await defaults());
+    if (request.name !== undefined) checkName(request.name, "VM name");
+    if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
+    checkShape(wanted);
+    await Promise.all([services.images.ensure(wanted.image, progress), services.kernels.ensure(wanted.kernel, progress)]);
+    const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
+    if (named(name)) throw nameTaken(name);
+    const row: VmRow = {
+      id: randomBytes(16).toString("hex"),
+      name,
+      image: wanted.image,
+      kernel: wanted.kernel,
+      vcpu: wanted.vcpu,
+      memory: wanted.memory,
+      diskSize: wanted.diskSize,
+      network: wanted.network,
+      env: request.env ?? {},
+      ephemeral: request.ephemeral ?? false,
+      // Locally administered, unicast.
+      mac: `02:${randomBytes(5).toString("hex").match(/../g)?.join(":")}`,
+      state: "stopped",
+      vmm: services.driver.name,
+      accel: services.driver.accel,
+      createdAt: Date.now(),
+      startedAt: undefined,
+      stoppedAt: undefined,
+      reason: undefined,
+      notes: [],
+      pid: undefined,
+      pidStart: undefined,
+      epoch: 0,
+    };
+    store.insert(row);
+    return add(row);
+  };
+
+  return {
+    list: () => [...actors.values()].map(({ row }) => vmView(row())),
+    show: async (reference) => {
+      const row = find(reference).row();
+      const { disk } = vmFiles(row.id);
+      return { ...vmView(row), diskUsed: (await exists(disk)) ? await bytesOnDisk(disk) : 0 };
+    },
+    create,
+    find,
+    usersOf: (what, name) => [...actors.values()].map(({ row }) => row()).filter((row) => row[what] === name).map((row) => row.name),
+    adoptAll: async () => {
+      for (const row of store.all()) add(row);
+      await removeStrays(new Set(actors.keys()));
+      await Promise.all(
+        [...actors.values()].map(async (actor) => {
+          await actor.adopt(unattended);
+          // Whoever ran it went away with the earlier daemon.
+          if (actor.row().ephemeral) await actor.remove(unattended);
+        }),
+      );
+      await pin();
+    },
+    detachAll: () => {
+      for (const actor of actors.values()) actor.detach();
+    },
+  };
+};
+
+const nameTaken = (name: string) =>
+  new BangerError("VM_NAME_TAKEN", `there is a VM named ${name} already`, {
+    hint: `choose another name, or use it: banger vm exec ${name} -- COMMAND`,
+  });
+
+const shapeOf = (request: CreateVm, defaults: VmDefaults): VmDefaults => ({
+  image: request.image ?? defaults.image,
+  kernel: request.kernel ?? defaults.kernel,
+  vcpu: request.vcpu ?? defaults.vcpu,
+  memory: request.memory ?? defaults.memory,
+  diskSize: request.diskSize ?? defaults.diskSize,
+  network: request.network ?? defaults.network,
+});
+
+const checkShape = ({ vcpu, memory, diskSize }: VmDefaults): void => {
+  const refuse = (message: string, hint: string) => {
+    throw new BangerError("USAGE", message, { hint });
+  };
+  if (vcpu > 64) refuse(`${vcpu} vcpus are more than a VM can have`, "give at most 64");
+  if (memory < MIN_MEMORY) refuse("the memory is too small to boot Linux", "give at least 64M");
+  if (diskSize < MIN_DISK) refuse("the disk is too small for a file system", "give at least 64M");
+};
+
+/** Folders of VMs that have no record: a delete was cut off after its record went, or a start before it came. */
+const removeStrays = async (known: ReadonlySet<string>): Promise<void> => {
+  for (const entry of await foldersIn(vmsFolder())) {
+    if (/^[0-9a-f]{32}$/.test(entry) && !known.has(entry)) await rm(vmFiles(entry).folder, { recursive: true, force: true });
+  }
+};
+
+const foldersIn = async (path: string): Promise<string[]> => {
+  try {
+    return await readdir(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+};

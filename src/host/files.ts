@@ -1,0 +1,68 @@
+/** File operations that must be whole or not at all. */
+import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { dirname, join } from "node:path";
+import { errnoOf } from "../contract/errors.ts";
+import { stagingFolder } from "./paths.ts";
+
+/** Writes a file so that readers see the old one or the new one, also after a power cut. */
+export const writeFileAtomic = async (path: string, data: string | Uint8Array, mode = 0o600): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true });
+  const staging = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    const file = await open(staging, "wx", mode);
+    try {
+      await file.writeFile(data);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(staging, path);
+  } catch (error) {
+    await rm(staging, { force: true });
+    throw error;
+  }
+};
+
+/** The file's text, or undefined when there is no such file. */
+export const readFileIfThere = async (path: string): Promise<string | undefined> => {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+};
+
+export const exists = async (path: string): Promise<boolean> => {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return false;
+    throw error;
+  }
+};
+
+/** Bytes a file really occupies (sparse files count what they hold). */
+export const bytesOnDisk = async (path: string): Promise<number> => (await stat(path)).blocks * 512;
+
+/** A new folder in banger's staging area; removed with all it holds when disposed, unless it was renamed away. */
+export const stagingDirectory = async (purpose: string): Promise<AsyncDisposable & { path: string }> => {
+  const path = join(stagingFolder(), `${purpose}-${process.pid}-${randomBytes(4).toString("hex")}`);
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  return {
+    path,
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
+  };
+};
+
+/** Flushes a folder's entries, so that a rename in it survives a power cut. */
+export const syncDirectory = async (path: string): Promise<void> => {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+};

@@ -1,0 +1,99 @@
+/** The only place that spells file and folder names of banger's own. */
+import { homedir, tmpdir, userInfo } from "node:os";
+import { isAbsolute, join } from "node:path";
+
+const xdg = (variable: string, fallback: string): string => {
+  const value = process.env[variable];
+  return value && isAbsolute(value) ? value : join(homedir(), fallback);
+};
+
+/** Folders of one user's banger, after the XDG base directory specification. */
+export const roots = () => {
+  const runtime = process.env.XDG_RUNTIME_DIR;
+  return {
+    config: join(xdg("XDG_CONFIG_HOME", ".config"), "banger"),
+    state: join(xdg("XDG_STATE_HOME", ".local/state"), "banger"),
+    cache: join(xdg("XDG_CACHE_HOME", ".cache"), "banger"),
+    /** Must be checked by `ensureRuntimeRoot` before use: the fallback lies in a folder that others can write. */
+    runtime: runtime && isAbsolute(runtime) ? join(runtime, "banger") : join(tmpdir(), `banger-${userInfo().uid}`),
+  };
+};
+
+export const configFile = () => join(roots().config, "config.toml");
+export const sshConfigFile = () => join(roots().config, "ssh_config");
+
+export const databaseFile = () => join(roots().state, "banger.db");
+export const daemonLogFile = () => join(roots().state, "daemon.log");
+export const sshKeyFile = () => join(roots().state, "ssh", "id_ed25519");
+export const knownHostsFile = () => join(roots().state, "ssh", "known_hosts");
+export const kvmProbeFile = () => join(roots().cache, "kvm-probe.json");
+
+/** Files of a VM that live as long as the VM. */
+export const vmFiles = (id: string) => {
+  const folder = join(roots().state, "vms", id);
+  return {
+    folder,
+    disk: join(folder, "disk.ext4"),
+    console: join(folder, "console.log"),
+    vmmLog: join(folder, "vmm.log"),
+    networkLog: join(folder, "network.log"),
+    hostKey: join(folder, "ssh_host_ed25519_key"),
+  };
+};
+export const vmsFolder = () => join(roots().state, "vms");
+
+/** Sockets of a running VM. Kept short: a unix socket's path must stay under 108 bytes. */
+export const vmSockets = (id: string) => {
+  const folder = join(roots().runtime, "vms", id);
+  return { folder, agent: join(folder, "agent.sock"), control: join(folder, "qmp.sock"), console: join(folder, "console.sock") };
+};
+
+export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
+export const daemonLock = () => join(roots().runtime, "bangerd.lock");
+
+export const imagesFolder = () => join(roots().state, "images");
+/** Files of an installed image; the folder is published by one rename and never changed. */
+export const imageFiles = (name: string) => {
+  const folder = join(imagesFolder(), name);
+  return { folder, rootfs: join(folder, "rootfs.ext4"), manifest: join(folder, "manifest.json") };
+};
+
+export const kernelsFolder = () => join(roots().state, "kernels");
+/** Files of an installed kernel; the folder is published by one rename and never changed. */
+export const kernelFiles = (name: string) => {
+  const folder = join(kernelsFolder(), name);
+  return {
+    folder,
+    vmlinux: join(folder, "vmlinux"),
+    bzImage: join(folder, "bzImage"),
+    modules: join(folder, "modules.ext4"),
+    /** The modules that the initramfs needs, decompressed, plus `order`. */
+    bootModules: join(folder, "boot-modules"),
+    manifest: join(folder, "manifest.json"),
+  };
+};
+/** Initramfs of one kernel and one agent build; made again whenever it is missing. */
+export const initramfsFile = (key: string) => join(roots().cache, "initramfs", `${key}.cpio`);
+
+/** Half-made things. On the same file system as what they become, and free to be deleted at any daemon start. */
+export const stagingFolder = () => join(roots().state, "staging");
+
+/** Downloaded package lists and packages, per mirror. */
+export const aptFolder = (key: string) => join(roots().cache, "apt", key);
+
+/** Set in a bundle by the build; then this file stands in `build/lib`, else in `src/host`. */
+const bundled = process.env.BANGER_BUILD_ID !== undefined;
+const installRoot = bundled ? join(import.meta.dirname, "..") : join(import.meta.dirname, "..", "..");
+
+/** What can be pulled, as shipped with the program. */
+export const catalogFile = (name: "images" | "kernels") =>
+  join(installRoot, bundled ? "lib" : "", "catalog", `${name}.json`);
+/** Recipes of images: a folder each, and the script that builds them. */
+export const recipesFolder = () => join(installRoot, bundled ? "lib" : "", "images");
+const binary = (name: string) => join(installRoot, bundled ? "bin" : "build/bin", name);
+export const agentBinary = () => binary("banger-vsock-agent");
+export const daemonBinary = () => binary("bangerd");
+export const cliBinary = () => binary("banger");
+/** Program and arguments that start the daemon. */
+export const daemonCommand = (): [string, ...string[]] =>
+  bundled ? [daemonBinary()] : [process.execPath, join(import.meta.dirname, "..", "daemon", "main.ts")];

@@ -1,0 +1,77 @@
+/** What banger needs of a virtual machine monitor. One folder per VMM implements it. */
+import type { Duplex } from "node:stream";
+import type { Progress } from "../contract/progress.ts";
+
+export type Accel = "kvm" | "tcg";
+
+/** How a VM is wired for its VMM. Paths are absolute; sizes are bytes. */
+export type MachineSpec = {
+  /** For messages and process listings. */
+  name: string;
+  vcpu: number;
+  memory: number;
+  kernel: string;
+  initramfs: string;
+  /** Kernel arguments on top of the driver's own. */
+  kernelArguments: readonly string[];
+  /** In the order of vda, vdb, vdc. */
+  disks: readonly { path: string; readonly: boolean }[];
+  /** One NIC with this MAC address, connected out without privileges; undefined: no NIC. */
+  nic: { mac: string } | undefined;
+  /** Where the VMM listens; made by the driver, 0600 from birth. */
+  sockets: { folder: string; agent: string; control: string; console: string };
+  /** Log of the VMM's own messages. */
+  log: string;
+  networkLog: string;
+};
+
+/** Enough to find a VMM process again after a restart of the daemon. */
+export type MachineIdentity = {
+  pid: number;
+  /** Field 22 of /proc/PID/stat: tells a reused pid from ours. */
+  startTime: string;
+};
+
+/** Why a machine ended, for a person. */
+export type MachineEnd = { reason: string; /** The guest ended it by itself, or the daemon asked for it. */ clean: boolean };
+
+export type Machine = {
+  readonly identity: MachineIdentity;
+  /** A new connection to the agent's channel. The last one must be closed. */
+  openAgentChannel(): Promise<Duplex>;
+  /** Everything the guest's console writes while somebody reads it. */
+  readonly console: Duplex;
+  /** The agent's side of the channel was opened or closed in the guest. */
+  onAgentPort(listener: (open: boolean) => void): void;
+  /** The host has no room for what the guest writes: the VMM has paused the guest until `resume`. */
+  onDiskFull(listener: () => void): void;
+  /** Lets a paused guest go on; one that runs is left as it is. */
+  resume(): Promise<void>;
+  /** Resolves when the VMM process is gone. */
+  readonly ended: Promise<MachineEnd>;
+  /** Ends the VMM at once. Resolves when it is gone. */
+  kill(signal?: NodeJS.Signals): Promise<void>;
+  /** Lets go of the machine without touching it. */
+  detach(): void;
+};
+
+export type Driver = {
+  readonly name: string;
+  readonly accel: Accel;
+  /** How the machine's NIC is connected, and what the user should know of it. */
+  readonly network: NetworkBackend;
+  /** Starts a machine; when it throws, nothing of it is left. `onIdentity` is awaited before anything else is done with it. */
+  start(spec: MachineSpec, onIdentity: (identity: MachineIdentity) => Promise<void>, progress: Progress): Promise<Machine>;
+  /** Finds a machine that an earlier daemon started; undefined when it is gone. */
+  adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
+};
+
+/** What the guest must be told of its network. */
+export type GuestNetwork = { address: string; gateway: string; dns: readonly string[]; mtu?: number };
+
+export type NetworkBackend = {
+  name: "passt" | "slirp";
+  guest: GuestNetwork;
+  /** Set where it is a fallback: what is lost and how to mend it. */
+  note: string | undefined;
+};

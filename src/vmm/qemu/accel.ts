@@ -1,0 +1,92 @@
+/** Whether KVM really works here: found by running a program in it, not by looking for /dev/kvm. */
+import { access, constants, mkdir, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import * as z from "zod/mini";
+import { BangerError, errnoOf } from "../../contract/errors.ts";
+import { readFileIfThere, stagingDirectory, writeFileAtomic } from "../../host/files.ts";
+import { kvmProbeFile } from "../../host/paths.ts";
+import { describeExit, startProcess } from "../../host/process.ts";
+import type { Accel } from "../driver.ts";
+
+const probeSchema = z.object({ accel: z.enum(["kvm", "tcg"]), reason: z.string() });
+export type AccelProbe = { accel: Accel; reason: string };
+
+/** How long the probe's machine may take to answer, in ms. It needs about 40. */
+const PROBE_LIMIT = 5000;
+/** QEMU's exit status when the guest writes 0x10 to the debug-exit port: (0x10 << 1) | 1. */
+const PROBE_ANSWER = 33;
+
+/** A 64 KiB firmware whose reset vector says `mov al, 0x10; out 0xf4, al; hlt`. */
+const probeFirmware = (): Uint8Array => {
+  const rom = new Uint8Array(65536).fill(0xf4);
+  rom.set([0xb0, 0x10, 0xe6, 0xf4], 0xfff0);
+  return rom;
+};
+
+const runProbe = async (qemu: string): Promise<AccelProbe> => {
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return { accel: "tcg", reason: "there is no /dev/kvm" };
+    return { accel: "tcg", reason: "/dev/kvm is there but this user may not use it (add the user to the group kvm)" };
+  }
+  await using folder = await stagingDirectory("kvm-probe");
+  const rom = join(folder.path, "probe.rom");
+  await writeFile(rom, probeFirmware());
+  await using running = await startProcess({
+    argv: [
+      qemu, "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-m", "16", "-nodefaults", "-no-user-config", "-no-reboot",
+      "-display", "none", "-bios", rom, "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+    ],
+  });
+  const timer = setTimeout(() => running.signal("SIGKILL"), PROBE_LIMIT);
+  const exit = await running.exited;
+  clearTimeout(timer);
+  if (exit.status === PROBE_ANSWER) return { accel: "kvm", reason: "a test machine ran under KVM" };
+  const why = running.stderrTail().split("\n")[0] || describeExit(exit);
+  return { accel: "tcg", reason: `/dev/kvm is there but a test machine did not run: ${why}` };
+};
+
+/**
+ * Which accelerator QEMU can use. The answer is kept for this boot of the host, this QEMU and this device.
+ * @param qemu program name or path
+ * @throws TOOL_MISSING when QEMU is not installed
+ */
+export const probeAcceleration = async (qemu: string): Promise<AccelProbe> => {
+  const key = await probeKey(qemu);
+  const kept = await readProbe(key);
+  if (kept) return kept;
+  const probe = await runProbe(qemu);
+  await mkdir(join(kvmProbeFile(), ".."), { recursive: true, mode: 0o700 });
+  await writeFileAtomic(kvmProbeFile(), JSON.stringify({ key, ...probe }));
+  return probe;
+};
+
+const probeKey = async (qemu: string): Promise<string> => {
+  const boot = (await readFileIfThere("/proc/sys/kernel/random/boot_id"))?.trim();
+  const parts = await Promise.all(["/dev/kvm", qemu.includes("/") ? qemu : `/usr/bin/${qemu}`].map(fingerprint));
+  return [boot, process.getuid?.(), process.getgroups?.().join(","), ...parts].join(" ");
+};
+
+const fingerprint = async (path: string): Promise<string> => {
+  try {
+    const { mode, uid, gid, size, mtimeMs } = await stat(path);
+    return [mode, uid, gid, size, path.startsWith("/dev/") ? 0 : mtimeMs].join(":");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return "none";
+    throw error;
+  }
+};
+
+const readProbe = async (key: string): Promise<AccelProbe | undefined> => {
+  const text = await readFileIfThere(kvmProbeFile());
+  if (text === undefined) return undefined;
+  try {
+    const value = z.object({ key: z.string(), ...probeSchema.shape }).parse(JSON.parse(text));
+    return value.key === key ? { accel: value.accel, reason: value.reason } : undefined;
+  } catch (error) {
+    // A damaged note is only a note: probe again.
+    if (error instanceof BangerError) throw error;
+    return undefined;
+  }
+};

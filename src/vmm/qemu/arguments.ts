@@ -1,0 +1,58 @@
+/** The command line of QEMU. Their reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
+import { readFile } from "node:fs/promises";
+import type { Accel, MachineSpec } from "../driver.ts";
+
+/** Descriptors that QEMU inherits, after stdin, stdout and stderr. */
+export const inherited = { agent: 3, control: 4, console: 5, network: 6 } as const;
+
+/** Name of the agent's virtio-serial port, as the guest sees it. */
+export const AGENT_PORT = "banger.agent";
+
+/** Without it Debian's kernel calibrates its clock against an emulated timer and hangs on a busy host. In kHz. */
+const hostFrequency = async (): Promise<number | undefined> => {
+  const match = /^cpu MHz\s*:\s*([\d.]+)/m.exec(await readFile("/proc/cpuinfo", "utf8"));
+  return match ? Math.round(Number(match[1]) * 1000) : undefined;
+};
+
+export const kernelArguments = async (accel: Accel): Promise<string[]> => {
+  const frequency = await hostFrequency();
+  return [
+    "console=ttyS0", "quiet", "loglevel=1", "panic=-1", "reboot=t", "random.trust_cpu=on",
+    // Under TCG the CPU's side channels are those of QEMU itself: mitigations would cost a fifth and protect nothing.
+    ...(accel === "tcg" ? ["mitigations=off", "nokaslr"] : []),
+    ...(accel === "tcg" && frequency !== undefined ? [`tsc_early_khz=${frequency}`] : []),
+  ];
+};
+
+/** A comma in a value is doubled, as QEMU's option syntax wants it. */
+const value = (text: string): string => text.replaceAll(",", ",,");
+
+const inheritedSocket = (id: string, fd: number): string[] => ["-chardev", `socket,id=${id},fd=${fd},server=on,wait=off`];
+
+export const qemuArguments = (qemu: string, accel: Accel, spec: MachineSpec, append: readonly string[], netdev: string | undefined): [string, ...string[]] => [
+  qemu,
+  "-name", `banger-${value(spec.name)}`,
+  "-M", "microvm",
+  "-accel", accel === "tcg" ? "tcg,thread=multi" : "kvm",
+  "-cpu", accel === "tcg" ? "max" : "host",
+  "-smp", String(spec.vcpu),
+  "-m", `${Math.ceil(spec.memory / 2 ** 20)}M`,
+  "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+  "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+  "-kernel", spec.kernel,
+  "-initrd", spec.initramfs,
+  "-append", append.join(" "),
+  ...spec.disks.flatMap(({ path, readonly }, index) => [
+    "-drive", `id=disk${index},file=${value(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
+    "-device", `virtio-blk-device,drive=disk${index}`,
+  ]),
+  "-device", "virtio-rng-device",
+  "-device", "virtio-serial-device",
+  ...inheritedSocket("agent", inherited.agent),
+  "-device", `virtserialport,chardev=agent,name=${AGENT_PORT}`,
+  ...inheritedSocket("console", inherited.console),
+  "-serial", "chardev:console",
+  ...inheritedSocket("control", inherited.control),
+  "-mon", "chardev=control,mode=control",
+  ...(netdev && spec.nic ? ["-netdev", netdev, "-device", `virtio-net-device,netdev=net0,mac=${spec.nic.mac}`] : []),
+];

@@ -1,0 +1,65 @@
+/**
+ * How a VM's NIC reaches the outside without privileges: passt, a process of its own without rights, on the other end of an inherited
+ * socket; where it is not installed, QEMU's built-in user network (libslirp).
+ */
+import { access, constants, open } from "node:fs/promises";
+import { join } from "node:path";
+import type { Socket } from "node:net";
+import { errnoOf } from "../../contract/errors.ts";
+import { startProcess, toolPath } from "../../host/process.ts";
+import { socketPair } from "../../host/sockets.ts";
+import type { GuestNetwork, NetworkBackend } from "../driver.ts";
+
+/** The same in every VM: each has a network of its own. */
+const guest: GuestNetwork = { address: "10.0.2.15/24", gateway: "10.0.2.2", dns: ["10.0.2.3"] };
+
+const slirpNote =
+  "passt is not installed: the network goes through QEMU's built-in user mode, slower, and with the services on this machine's loopback " +
+  "reachable from the guest at 10.0.2.2; install it: sudo apt-get install -y passt";
+
+const onPath = async (program: string): Promise<boolean> => {
+  for (const folder of toolPath().split(":")) {
+    try {
+      await access(join(folder, program), constants.X_OK);
+      return true;
+    } catch (error) {
+      if (!["ENOENT", "EACCES", "ENOTDIR"].includes(errnoOf(error) ?? "")) throw error;
+    }
+  }
+  return false;
+};
+
+export const chooseNetwork = async (): Promise<NetworkBackend> =>
+  (await onPath("passt")) ? { name: "passt", guest, note: undefined } : { name: "slirp", guest, note: slirpNote };
+
+/** QEMU's `-netdev` argument; `fd` is the descriptor that `startPasst`'s socket has in QEMU. */
+export const netdevArgument = (backend: NetworkBackend, fd: number): string =>
+  backend.name === "passt"
+    ? `stream,id=net0,server=off,addr.type=fd,addr.str=${fd}`
+    : `user,id=net0,net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3,dhcpstart=10.0.2.15,ipv6=off`;
+
+/**
+ * Starts passt for one VM.
+ * @returns the socket to give to QEMU. passt ends by itself when QEMU (or, before that, this process) closes it.
+ */
+export const startPasst = async (folder: string, log: string): Promise<Socket> => {
+  const [forQemu, forPasst] = await socketPair(folder);
+  await using output = await open(log, "w", 0o600);
+  try {
+    await startProcess({
+      argv: [
+        "passt", "--foreground", "--quiet", "--fd", "3", "--ipv4-only",
+        "--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--no-map-gw", "--dns-forward", "10.0.2.3",
+        "--no-dhcp", "--tcp-ports", "none", "--udp-ports", "none",
+      ],
+      stdio: ["ignore", output.fd, output.fd, forPasst],
+      outlive: true,
+    });
+    return forQemu;
+  } catch (error) {
+    forQemu.destroy();
+    throw error;
+  } finally {
+    forPasst.destroy();
+  }
+};

@@ -1,0 +1,65 @@
+/** The kernel and images that tests boot: built once by the real program, then linked into each test's own state folder. */
+import { createHash } from "node:crypto";
+import { cp, glob, link, mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { bangerIn, type Host } from "./host.ts";
+
+const root = join(import.meta.dirname, "..", "..");
+
+/** What decides what a build gives; a change of it makes a new fixture. */
+const inputs = ["catalog/**/*", "images/**/*"];
+
+const digestOfInputs = async (): Promise<string> => {
+  const files: string[] = [];
+  for await (const entry of glob(inputs, { cwd: root, withFileTypes: true })) if (entry.isFile()) files.push(join(entry.parentPath, entry.name));
+  const hash = createHash("sha256");
+  for (const file of files.sort()) hash.update(file.slice(root.length)).update(await readFile(file));
+  return hash.digest("hex").slice(0, 12);
+};
+
+const fixtureFolder = async (): Promise<string> => join(root, "build", "fixture", await digestOfInputs());
+
+/** Builds what is missing. Quick when nothing is. */
+const ensureFixture = async (images: readonly string[]): Promise<string> => {
+  const folder = await fixtureFolder();
+  const env = {
+    HOME: folder,
+    XDG_CONFIG_HOME: join(folder, "config"),
+    XDG_STATE_HOME: join(folder, "state"),
+    XDG_CACHE_HOME: join(folder, "cache"),
+    XDG_RUNTIME_DIR: join(folder, "run"),
+  };
+  await mkdir(env.XDG_RUNTIME_DIR, { recursive: true, mode: 0o700 });
+  const run = async (...args: string[]) => {
+    const done = await bangerIn(env, args, { timeout: 15 * 60_000 });
+    if (done.status !== 0) throw new Error(`banger ${args.join(" ")} failed:\n${done.stderr}`);
+  };
+  try {
+    await run("kernel", "pull", "debian-bookworm-cloud");
+    for (const image of images) await run("image", "pull", image);
+  } finally {
+    await run("daemon", "stop");
+  }
+  return env.XDG_STATE_HOME;
+};
+
+/** Puts a kernel and images into the state of a host of a test, without copying them. */
+export const installFixture = async (host: Host, images: readonly string[]): Promise<void> => {
+  const state = await ensureFixture(images);
+  for (const path of ["kernels/debian-bookworm-cloud", ...images.map((image) => `images/${image}`)]) {
+    await linkTree(join(state, "banger", path), join(host.env.XDG_STATE_HOME, "banger", path));
+  }
+};
+
+const linkTree = async (from: string, to: string): Promise<void> => {
+  await cp(from, to, {
+    recursive: true,
+    // Each file is linked in place of being copied.
+    filter: async (source, target) => {
+      if (!/\.(ext4|json|ko)$|order$|vmlinux$|bzImage$/.test(source)) return true;
+      await mkdir(join(target, ".."), { recursive: true, mode: 0o700 });
+      await link(source, target);
+      return false;
+    },
+  });
+};
