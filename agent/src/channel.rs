@@ -14,7 +14,10 @@ pub enum Channel {
     /// Stays open for ever; no host at the other end looks like no data.
     Port(OwnedFd),
     /// Connections come and go (a snapshot ends them); the newest counts.
-    Vsock { listener: OwnedFd, connection: Option<OwnedFd> },
+    Vsock {
+        listener: OwnedFd,
+        connection: Option<OwnedFd>,
+    },
     /// Its end ends the agent.
     Inherited(OwnedFd),
 }
@@ -34,11 +37,16 @@ pub fn find() -> io::Result<Option<Channel>> {
     if let Some(port) = open_port()? {
         return Ok(Some(Channel::Port(port)));
     }
-    Ok(listen_vsock()?.map(|listener| Channel::Vsock { listener, connection: None }))
+    Ok(listen_vsock()?.map(|listener| Channel::Vsock {
+        listener,
+        connection: None,
+    }))
 }
 
 fn open_port() -> io::Result<Option<OwnedFd>> {
-    let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else { return Ok(None) };
+    let Ok(ports) = fs::read_dir("/sys/class/virtio-ports") else {
+        return Ok(None);
+    };
     for port in ports.flatten() {
         let name = fs::read_to_string(port.path().join("name")).unwrap_or_default();
         if name.trim_end() != PORT_NAME {
@@ -59,7 +67,9 @@ fn open_port() -> io::Result<Option<OwnedFd>> {
 /// `None` while there is no vsock device.
 fn listen_vsock() -> io::Result<Option<OwnedFd>> {
     const GET_LOCAL_CID: libc::Ioctl = 0x7b9;
-    let Ok(device) = fs::File::open("/dev/vsock") else { return Ok(None) };
+    let Ok(device) = fs::File::open("/dev/vsock") else {
+        return Ok(None);
+    };
     let mut cid: u32 = libc::VMADDR_CID_ANY;
     // SAFETY: the ioctl writes one u32.
     let known = unsafe { libc::ioctl(device.as_raw_fd(), GET_LOCAL_CID, &mut cid) };
@@ -74,7 +84,11 @@ fn listen_vsock() -> io::Result<Option<OwnedFd>> {
         address.svm_family = libc::AF_VSOCK as u16;
         address.svm_cid = libc::VMADDR_CID_ANY;
         address.svm_port = VSOCK_PORT;
-        check(libc::bind(listener.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t))?;
+        check(libc::bind(
+            listener.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of_val(&address) as libc::socklen_t,
+        ))?;
         check(libc::listen(listener.as_raw_fd(), 4))?;
         Ok(Some(listener))
     }

@@ -6,8 +6,8 @@ use std::io::Write;
 /// Writes a line to the kernel's log, which also reaches the console where the log level lets it.
 pub fn say(message: &str) {
     if let Ok(mut log) = OpenOptions::new().write(true).open("/dev/kmsg") {
-        // Nobody can be told that telling failed.
-        let _ = writeln!(log, "<4>banger-agent: {message}");
+        // One write is one record. Nobody can be told that telling failed.
+        let _ = log.write_all(format!("<4>banger-agent: {message}\n").as_bytes());
     }
 }
 

@@ -32,7 +32,9 @@ impl Agent {
     }
 
     fn process_ended(&mut self, key: u64, status: i32) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         stream.outcome = Some(if libc::WIFSIGNALED(status) {
             Outcome::Signal(libc::WTERMSIG(status))
         } else {
@@ -40,8 +42,12 @@ impl Agent {
         });
         stream.sink = None;
         for slot in 0..stream.sources.len() {
-            let Some(stream) = self.streams.get_mut(&key) else { return };
-            let Some(source) = &mut stream.sources[slot] else { continue };
+            let Some(stream) = self.streams.get_mut(&key) else {
+                return;
+            };
+            let Some(source) = &mut stream.sources[slot] else {
+                continue;
+            };
             // Only what is there now: a background child may hold the other end open for ever.
             let rest = match source.medium {
                 Medium::Terminal => TERMINAL_REST,
@@ -60,7 +66,9 @@ impl Agent {
 
     /// Ends a stream's work. CLOSE follows when it has ended.
     pub(super) fn abort(&mut self, key: u64) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         if std::mem::replace(&mut stream.aborted, true) {
             return;
         }
@@ -72,13 +80,19 @@ impl Agent {
                         // A group that is gone needs no signal.
                         let _ = sys::kill(-pid, signal);
                     }
-                    self.deadlines.push(Deadline { at: Instant::now() + HANGUP_GRACE, key });
+                    self.deadlines.push(Deadline {
+                        at: Instant::now() + HANGUP_GRACE,
+                        key,
+                    });
                 }
                 stream.sources = [None, None];
             }
             Work::Connection { .. } => {
                 stream.sources = [None, None];
-                stream.outcome = Some(Outcome::Failed(Failure::new("ECANCELED", "the host closed the connection")));
+                stream.outcome = Some(Outcome::Failed(Failure::new(
+                    "ECANCELED",
+                    "the host closed the connection",
+                )));
             }
             Work::Worker(shared) => {
                 shared.cancel();
@@ -92,7 +106,9 @@ impl Agent {
         if !self.deadlines.is_empty() {
             let now = Instant::now();
             for deadline in self.deadlines.extract_if(.., |deadline| deadline.at <= now) {
-                let Some(stream) = self.streams.get(&deadline.key) else { continue };
+                let Some(stream) = self.streams.get(&deadline.key) else {
+                    continue;
+                };
                 if let (Work::Process { pid, .. }, None) = (&stream.work, &stream.outcome) {
                     let _ = sys::kill(-pid, libc::SIGKILL);
                 }

@@ -158,7 +158,9 @@ impl Agent {
     }
 
     fn sync(&mut self, header: Header) {
-        let Ok(nonce) = <[u8; NONCE]>::try_from(self.decoder.payload()) else { return };
+        let Ok(nonce) = <[u8; NONCE]>::try_from(self.decoder.payload()) else {
+            return;
+        };
         self.abort_everything();
         self.epoch = Some(header.epoch);
         self.outbox.epoch = header.epoch;
@@ -213,7 +215,9 @@ impl Agent {
     }
 
     fn data(&mut self, key: u64, wire: u32) -> Result<(), &'static str> {
-        let Some(stream) = self.streams.get_mut(&key) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return Ok(());
+        };
         let payload = self.decoder.payload();
         if !stream.receive.accept(payload.len()) {
             return Err("more DATA than was granted");
@@ -231,9 +235,13 @@ impl Agent {
     }
 
     fn control(&mut self, key: u64) {
-        let Ok(control) = serde_json::from_slice::<Control>(self.decoder.payload()) else { return };
+        let Ok(control) = serde_json::from_slice::<Control>(self.decoder.payload()) else {
+            return;
+        };
         let Some(stream) = self.streams.get(&key) else { return };
-        let Work::Process { pid, terminal } = stream.work else { return };
+        let Work::Process { pid, terminal } = stream.work else {
+            return;
+        };
         if let (Some(size), true, Some(sink)) = (control.resize, terminal, &stream.sink) {
             // Fails only when the terminal is gone, and then there is nothing to resize.
             let _ = terminal::resize(sink.fd.as_fd(), size.cols, size.rows);

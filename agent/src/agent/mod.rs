@@ -196,7 +196,9 @@ impl Agent {
 
     /// Sends CLOSE and forgets the stream.
     fn close(&mut self, key: u64) {
-        let Some(stream) = self.streams.remove(&key) else { return };
+        let Some(stream) = self.streams.remove(&key) else {
+            return;
+        };
         self.deadlines.retain(|deadline| deadline.key != key);
         if let (Some(wire), Some(outcome)) = (stream.wire, &stream.outcome) {
             self.by_wire.remove(&wire);
@@ -211,7 +213,8 @@ impl Agent {
             self.outbox.push(Kind::Close, 0, wire, text.as_bytes());
         } else {
             let failure = crate::failure::Failure::new("EMSGSIZE", "the result does not fit a frame");
-            self.outbox.push(Kind::Close, 0, wire, failure.to_json().to_string().as_bytes());
+            self.outbox
+                .push(Kind::Close, 0, wire, failure.to_json().to_string().as_bytes());
         }
     }
 

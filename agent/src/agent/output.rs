@@ -22,8 +22,12 @@ enum Turn {
 
 impl Agent {
     pub(super) fn source_ready(&mut self, key: u64, slot: usize) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
-        let Some(source) = stream.sources.get_mut(slot).and_then(Option::as_mut) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
+        let Some(source) = stream.sources.get_mut(slot).and_then(Option::as_mut) else {
+            return;
+        };
         source.ready = true;
         if stream.aborted {
             self.discard(key, slot);
@@ -34,7 +38,9 @@ impl Agent {
 
     /// Gives a ready source its place in the queue, unless it has one or may not send.
     pub(super) fn enqueue(&mut self, key: u64, slot: usize) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         if let Some(source) = &mut stream.sources[slot]
             && source.ready
             && !source.queued
@@ -45,7 +51,9 @@ impl Agent {
     }
 
     pub(super) fn credit(&mut self, key: u64, bytes: u32) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         stream.send.grant(bytes);
         for slot in 0..stream.sources.len() {
             self.enqueue(key, slot);
@@ -64,8 +72,12 @@ impl Agent {
                     return;
                 }
             }
-            let Some((key, slot)) = self.queue.pop_front() else { return };
-            let Some(stream) = self.streams.get_mut(&key) else { continue };
+            let Some((key, slot)) = self.queue.pop_front() else {
+                return;
+            };
+            let Some(stream) = self.streams.get_mut(&key) else {
+                continue;
+            };
             if let Some(source) = &mut stream.sources[slot] {
                 source.queued = false;
             }
@@ -78,12 +90,20 @@ impl Agent {
     }
 
     fn turn(&mut self, key: u64, slot: usize) -> Turn {
-        let Some(stream) = self.streams.get_mut(&key) else { return Turn::Idle };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return Turn::Idle;
+        };
         let credit = stream.send.available();
-        let Some(source) = &mut stream.sources[slot] else { return Turn::Idle };
+        let Some(source) = &mut stream.sources[slot] else {
+            return Turn::Idle;
+        };
         let want = credit.min(PAYLOAD_MAX).min(source.left.unwrap_or(usize::MAX));
         if want == 0 {
-            return if source.left == Some(0) { Turn::Ended } else { Turn::Idle };
+            return if source.left == Some(0) {
+                Turn::Ended
+            } else {
+                Turn::Idle
+            };
         }
         let space = self.outbox.data_space(want);
         let want = space.len();
@@ -125,7 +145,9 @@ impl Agent {
 
     /// Reads and drops what a worker still writes after its stream was aborted, so that it gets to its end.
     pub(super) fn discard(&mut self, key: u64, slot: usize) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         let mut scratch = [0; 16 * 1024];
         while let Some(source) = &stream.sources[slot] {
             match sys::read(source.fd.as_fd(), &mut scratch) {
@@ -137,7 +159,9 @@ impl Agent {
     }
 
     fn source_ended(&mut self, key: u64, slot: usize) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         stream.sources[slot] = None;
         match &stream.work {
             Work::Process { .. } => {}
@@ -156,7 +180,9 @@ impl Agent {
 
     /// Closes a stream that has its outcome and nothing more to deliver.
     pub(super) fn finish_if_done(&mut self, key: u64) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         if stream.sources.iter().any(Option::is_some) {
             return;
         }
@@ -178,7 +204,9 @@ impl Agent {
 
     /// The attempt to connect has ended.
     fn connected(&mut self, key: u64) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         let Some(sink) = &stream.sink else { return };
         match dial::outcome(sink.fd.as_fd()) {
             Ok(()) => {
@@ -197,7 +225,9 @@ impl Agent {
 
     /// Does something that feeds the sink, then grants what was taken and sees what it has led to.
     pub(super) fn with_sink(&mut self, key: u64, feed: impl FnOnce(&mut Stream) -> usize) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         let done = feed(stream);
         if let (Some(grant), Some(wire)) = (stream.receive.take(done), stream.wire) {
             self.outbox.push(Kind::Credit, 0, wire, &grant.to_le_bytes());
@@ -208,12 +238,18 @@ impl Agent {
 
     /// Registers a sink that has said EAGAIN.
     pub(super) fn watch_sink(&mut self, key: u64) {
-        let Some(stream) = self.streams.get_mut(&key) else { return };
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return;
+        };
         let waiting = stream.has_waiting();
         let Some(sink) = &mut stream.sink else { return };
         if waiting && !sink.watched {
             sink.watched = true;
-            if self.epoll.add(sink.fd.as_fd(), libc::EPOLLOUT, key << 2 | SLOT_SINK).is_err() {
+            if self
+                .epoll
+                .add(sink.fd.as_fd(), libc::EPOLLOUT, key << 2 | SLOT_SINK)
+                .is_err()
+            {
                 stream.sink = None;
             }
         }
@@ -224,7 +260,9 @@ impl Agent {
         if !self.writable || self.outbox.is_empty() {
             return;
         }
-        let Some(fd) = self.channel.fd() else { return self.outbox.clear() };
+        let Some(fd) = self.channel.fd() else {
+            return self.outbox.clear();
+        };
         match self.outbox.flush(fd) {
             Ok(all) => self.writable = all,
             // The port was unplugged or the peer is gone; the read side finds out and cleans up.

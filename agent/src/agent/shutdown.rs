@@ -26,10 +26,7 @@ impl Agent {
         match &self.init {
             Init::Started(path) => {
                 sys::kill(1, handover::stop_signal(path, request.mode == ShutdownMode::Reboot))?;
-                // systemd says STOPPING=1 itself.
-                if !handover::is_systemd(path) {
-                    self.event(&json!({"event": "shutdown"}));
-                }
+                self.event(&json!({"event": "shutdown"}));
             }
             _ if !self.boot.first_process => {
                 return Err(Failure::new("EPERM", "the agent is not the guest's first process"));
@@ -40,7 +37,10 @@ impl Agent {
                 let _ = sys::kill(-1, libc::SIGTERM);
                 let _ = sys::kill(-1, libc::SIGCONT);
                 let grace = Duration::from_millis(request.grace_ms.unwrap_or(GRACE_MS).min(GRACE_MAX_MS));
-                self.stopping = Some(Stopping { deadline: Instant::now() + grace, mode: request.mode });
+                self.stopping = Some(Stopping {
+                    deadline: Instant::now() + grace,
+                    mode: request.mode,
+                });
                 self.reap();
             }
         }

@@ -48,7 +48,9 @@ impl Agent {
         let mut message = [0; 4096];
         loop {
             let Some(notify) = &self.notify else { return };
-            let Ok(count) = sys::read(notify.as_fd(), &mut message) else { return };
+            let Ok(count) = sys::read(notify.as_fd(), &mut message) else {
+                return;
+            };
             for line in message[..count].split(|byte| *byte == b'\n') {
                 match line {
                     b"READY=1" => self.event(&json!({"event": "init", "state": "ready"})),

@@ -11,18 +11,29 @@ const FOLDER: &str = "/modules";
 
 /// Loads what `/modules/order` lists, in its order: file names, one a line. A kernel with everything built in has no such file.
 ///
-/// A module that cannot be loaded is reported and passed over: what needed it fails later, with a message of its own.
+/// A module that needs one further down the list is tried again after it. One that cannot be loaded at all is reported and passed
+/// over: what needed it fails later, with a message of its own.
 pub fn load_all() -> Result<(), Failure> {
     let order = match fs::read_to_string(format!("{FOLDER}/order")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(crate::failure::on(format!("{FOLDER}/order")))?,
     };
-    for name in names(&order) {
-        if let Err(error) = load(name) {
-            console::say(&format!("module {name}: {error}"));
+    let mut waiting: Vec<&str> = names(&order).collect();
+    loop {
+        let mut failed = Vec::new();
+        for name in &waiting {
+            if let Err(error) = load(name) {
+                failed.push((*name, error));
+            }
         }
+        if failed.is_empty() || failed.len() == waiting.len() {
+            for (name, error) in failed {
+                console::say(&format!("module {name}: {error}"));
+            }
+            return Ok(());
+        }
+        waiting = failed.into_iter().map(|(name, _)| name).collect();
     }
-    Ok(())
 }
 
 /// The modules' files are of no more use and take memory.
@@ -36,7 +47,10 @@ pub fn remove_files() {
 }
 
 fn names(order: &str) -> impl Iterator<Item = &str> {
-    order.lines().map(str::trim).filter(|name| !name.is_empty() && !name.starts_with('#') && !name.contains('/'))
+    order
+        .lines()
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && !name.starts_with('#') && !name.contains('/'))
 }
 
 fn load(name: &str) -> io::Result<()> {
@@ -54,6 +68,9 @@ mod tests {
     #[test]
     fn order_is_kept_and_oddities_are_passed_over() {
         let order = "virtio.ko\n\n# comment\n virtio_ring.ko \n../evil.ko\nvirtio_mmio.ko";
-        assert_eq!(super::names(order).collect::<Vec<_>>(), ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko"]);
+        assert_eq!(
+            super::names(order).collect::<Vec<_>>(),
+            ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko"]
+        );
     }
 }

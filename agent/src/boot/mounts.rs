@@ -12,8 +12,15 @@ use std::path::Path;
 pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let (source, target, kind, data) = (cstring(source)?, cpath(target)?, cstring(kind)?, cstring(data)?);
     // SAFETY: all four are NUL-terminated and outlive the call.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    let result = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
+    };
     check(result).map(drop)
 }
 
@@ -39,7 +46,13 @@ pub fn mount_early() -> Result<(), Failure> {
 pub fn mount_late(root: &str) -> Result<(), Failure> {
     let quiet = libc::MS_NOSUID | libc::MS_NODEV;
     let terminals = "gid=5,mode=620,ptmxmode=666";
-    mount_at("devpts", &format!("{root}/dev/pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, terminals)?;
+    mount_at(
+        "devpts",
+        &format!("{root}/dev/pts"),
+        "devpts",
+        libc::MS_NOSUID | libc::MS_NOEXEC,
+        terminals,
+    )?;
     mount_at("tmpfs", &format!("{root}/dev/shm"), "tmpfs", quiet, "mode=1777")?;
     mount_at("tmpfs", &format!("{root}/run"), "tmpfs", quiet, "mode=0755")?;
     for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {
@@ -68,7 +81,9 @@ pub fn mount_at(source: &str, target: &str, kind: &str, flags: libc::c_ulong, da
 /// Standard input and output on the console. The kernel opens them only when the initramfs brings a /dev/console.
 fn open_console() {
     for path in ["/dev/console", "/dev/null"] {
-        let Ok(console) = OpenOptions::new().read(true).write(true).open(path) else { continue };
+        let Ok(console) = OpenOptions::new().read(true).write(true).open(path) else {
+            continue;
+        };
         for fd in 0..3 {
             // SAFETY: plain dup2 of a live descriptor; nothing owns 0 to 2.
             unsafe { libc::dup2(console.as_raw_fd(), fd) };

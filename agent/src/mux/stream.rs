@@ -32,7 +32,13 @@ pub struct Source {
 
 impl Source {
     pub fn new(fd: OwnedFd, medium: Medium) -> Source {
-        Source { fd, medium, ready: false, queued: false, left: None }
+        Source {
+            fd,
+            medium,
+            ready: false,
+            queued: false,
+            left: None,
+        }
     }
 }
 

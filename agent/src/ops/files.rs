@@ -11,7 +11,11 @@ use std::path::Path;
 
 pub fn stat(request: &Stat) -> Result<Value, Failure> {
     let path = Path::new(&request.path);
-    let metadata = if request.follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
+    let metadata = if request.follow {
+        fs::metadata(path)
+    } else {
+        fs::symlink_metadata(path)
+    };
     let metadata = metadata.map_err(on(&request.path))?;
     Ok(Value::Object(describe(path, &metadata)))
 }
@@ -22,7 +26,9 @@ pub fn list(desk: &mut Desk, request: &List) -> Result<Value, Failure> {
     let mut count: u64 = 0;
     for entry in fs::read_dir(&request.path).map_err(on(&request.path))? {
         let entry = entry.map_err(on(&request.path))?;
-        let Ok(metadata) = fs::symlink_metadata(entry.path()) else { continue };
+        let Ok(metadata) = fs::symlink_metadata(entry.path()) else {
+            continue;
+        };
         let mut fields = describe(&entry.path(), &metadata);
         fields.insert("name".into(), entry.file_name().to_string_lossy().into());
         serde_json::to_writer(&mut lines, &fields).map_err(std::io::Error::from)?;
@@ -50,7 +56,10 @@ fn describe(path: &Path, metadata: &Metadata) -> Map<String, Value> {
     fields.insert("mode".into(), (metadata.mode() & 0o7777).into());
     fields.insert("uid".into(), metadata.uid().into());
     fields.insert("gid".into(), metadata.gid().into());
-    fields.insert("mtime".into(), (metadata.mtime() as f64 + metadata.mtime_nsec() as f64 / 1e9).into());
+    fields.insert(
+        "mtime".into(),
+        (metadata.mtime() as f64 + metadata.mtime_nsec() as f64 / 1e9).into(),
+    );
     if kind.is_symlink()
         && let Ok(target) = fs::read_link(path)
     {

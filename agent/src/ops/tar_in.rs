@@ -68,13 +68,18 @@ fn unpack<R: Read>(
 }
 
 fn link_name<R: Read>(entry: &Entry<R>) -> io::Result<PathBuf> {
-    let name = entry.link_name_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let name = entry
+        .link_name_bytes()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&name)))
 }
 
 fn device<R: Read>(entry: &Entry<R>) -> io::Result<libc::dev_t> {
     let header = entry.header();
-    Ok(libc::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
+    Ok(libc::makedev(
+        header.device_major()?.unwrap_or(0),
+        header.device_minor()?.unwrap_or(0),
+    ))
 }
 
 /// From the header and its PAX extensions.
@@ -86,7 +91,9 @@ fn attributes<R: Read>(entry: &mut Entry<R>, request: &TarIn) -> io::Result<Attr
         gid: request.gid.unwrap_or(header.gid()? as u32),
         mtime: (header.mtime()? as i64, 0),
     };
-    let Some(extensions) = entry.pax_extensions()? else { return Ok(attributes) };
+    let Some(extensions) = entry.pax_extensions()? else {
+        return Ok(attributes);
+    };
     for extension in extensions {
         let extension = extension?;
         let Ok(value) = extension.value() else { continue };
@@ -110,7 +117,11 @@ fn parse_time(text: &str) -> Option<(i64, i64)> {
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let (seconds, ns): (i64, i64) = (seconds.parse().ok()?, digits.parse().ok()?);
     // Before 1970 the fraction counts downwards.
-    Some(if text.starts_with('-') && ns > 0 { (seconds - 1, 1_000_000_000 - ns) } else { (seconds, ns) })
+    Some(if text.starts_with('-') && ns > 0 {
+        (seconds - 1, 1_000_000_000 - ns)
+    } else {
+        (seconds, ns)
+    })
 }
 
 #[cfg(test)]

@@ -59,7 +59,13 @@ impl<'a> Packer<'a> {
         let mut builder = Builder::new(BufWriter::with_capacity(BUFFER, desk.output.try_clone()?));
         builder.follow_symlinks(false);
         builder.sparse(true);
-        Ok(Packer { desk, builder, linked: HashMap::new(), entries: 0, bytes: 0 })
+        Ok(Packer {
+            desk,
+            builder,
+            linked: HashMap::new(),
+            entries: 0,
+            bytes: 0,
+        })
     }
 
     fn finish(mut self) -> Result<Value, Failure> {
@@ -80,7 +86,12 @@ impl<'a> Packer<'a> {
             let mut header = header(metadata);
             let mut folder = name.as_os_str().as_bytes().to_vec();
             folder.push(b'/');
-            self.append(&mut header, Path::new(std::ffi::OsStr::from_bytes(&folder)), io::empty()).map_err(subject())?;
+            self.append(
+                &mut header,
+                Path::new(std::ffi::OsStr::from_bytes(&folder)),
+                io::empty(),
+            )
+            .map_err(subject())?;
             return self.add_children(path, name);
         }
         if metadata.nlink() > 1
@@ -112,7 +123,9 @@ impl<'a> Packer<'a> {
         children.sort_unstable_by_key(|child| child.file_name());
         for child in children {
             let path = child.path();
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
+                continue;
+            };
             self.add(&path, &name.join(child.file_name()), &metadata)?;
         }
         Ok(())
@@ -131,7 +144,10 @@ impl<'a> Packer<'a> {
     }
 
     fn add_file(&mut self, path: &Path, name: &Path) -> Result<(), Failure> {
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path);
         let mut file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(on(path.display()))?,

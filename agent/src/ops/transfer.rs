@@ -79,12 +79,13 @@ pub fn write(desk: &mut Desk, request: &Write) -> Result<Value, Failure> {
         made.map_err(on(parent.display()))?;
     }
     match fs::metadata(&target) {
-        Ok(metadata) if metadata.is_dir() => {
-            Err(Failure::new("EISDIR", format!("{}: is a folder", request.path)))
-        }
+        Ok(metadata) if metadata.is_dir() => Err(Failure::new("EISDIR", format!("{}: is a folder", request.path))),
         // A device or fifo is written to; putting a file in its place would break the guest.
         Ok(metadata) if !metadata.is_file() => {
-            let mut device = OpenOptions::new().write(true).open(&target).map_err(on(&request.path))?;
+            let mut device = OpenOptions::new()
+                .write(true)
+                .open(&target)
+                .map_err(on(&request.path))?;
             let size = receive(desk, &mut device).map_err(on(&request.path))?;
             Ok(json!({"size": size}))
         }
@@ -105,7 +106,9 @@ fn write_file(desk: &mut Desk, request: &Write, target: &Path) -> Result<Value, 
             fchown(&temporary.file, request.uid, request.gid)?;
         }
         // After the owner: changing that clears setuid.
-        temporary.file.set_permissions(Permissions::from_mode(request.mode.unwrap_or(FILE_MODE) & 0o7777))?;
+        temporary
+            .file
+            .set_permissions(Permissions::from_mode(request.mode.unwrap_or(FILE_MODE) & 0o7777))?;
         Ok(size)
     };
     let size = fill(desk).map_err(on(&request.path))?;
@@ -139,12 +142,23 @@ struct Temporary {
 
 impl Temporary {
     fn create(target: &Path) -> io::Result<Temporary> {
-        let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = target
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let mut random = [0; 8];
         sys::random(&mut random)?;
         let path = folder.join(format!(".banger-{:016x}", u64::from_ne_bytes(random)));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Temporary { file, path, published: false })
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Temporary {
+            file,
+            path,
+            published: false,
+        })
     }
 
     fn publish(mut self, target: &Path) -> io::Result<()> {

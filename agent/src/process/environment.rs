@@ -9,7 +9,13 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// What `user`'s programs see: the login variables, then the VM's defaults, then the request's.
 pub fn environment(user: &User, term: Option<&str>, defaults: &Environment, request: &Environment) -> Environment {
-    let name = user.name.clone().unwrap_or_else(|| if user.uid == 0 { "root".into() } else { user.uid.to_string() });
+    let name = user.name.clone().unwrap_or_else(|| {
+        if user.uid == 0 {
+            "root".into()
+        } else {
+            user.uid.to_string()
+        }
+    });
     let mut variables = Environment::from([
         ("PATH".into(), DEFAULT_PATH.into()),
         ("HOME".into(), user.home.clone()),
@@ -32,7 +38,15 @@ pub fn candidates(program: &str, path: &str) -> Vec<String> {
         return vec![program.into()];
     }
     // An empty entry means the working folder.
-    path.split(':').map(|folder| if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") }).collect()
+    path.split(':')
+        .map(|folder| {
+            if folder.is_empty() {
+                format!("./{program}")
+            } else {
+                format!("{folder}/{program}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -41,7 +55,14 @@ mod tests {
 
     fn user() -> User {
         let (home, shell) = ("/home/ada".into(), "/bin/sh".into());
-        User { name: Some("ada".into()), uid: 1000, gid: 1000, groups: vec![], home, shell }
+        User {
+            name: Some("ada".into()),
+            uid: 1000,
+            gid: 1000,
+            groups: vec![],
+            home,
+            shell,
+        }
     }
 
     #[test]
@@ -50,7 +71,10 @@ mod tests {
         let request = Environment::from([("A".into(), "2".into())]);
         let found = environment(&user(), Some("xterm"), &defaults, &request);
         let get = |key: &str| found.get(key).map(String::as_str);
-        assert_eq!((get("A"), get("HOME"), get("USER"), get("TERM")), (Some("2"), Some("/x"), Some("ada"), Some("xterm")));
+        assert_eq!(
+            (get("A"), get("HOME"), get("USER"), get("TERM")),
+            (Some("2"), Some("/x"), Some("ada"), Some("xterm"))
+        );
         assert_eq!(environment(&user(), None, &defaults, &request).get("TERM"), None);
     }
 

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { chmod, lstat, mkdir, mkdtemp, open, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { describe, test } from "node:test";
 import { BangerError } from "../../contract/errors.ts";
 import type { FileRequest, GuestFileStat } from "../../contract/vms.ts";
@@ -71,7 +72,6 @@ const standInGuest = (root: string): GuestFiles => {
       if ("mode" in request && request.mode) await chmod(join(root, request.path), request.mode);
     },
     receive: async (request, take) => {
-      const { Readable } = await import("node:stream");
       const path = join(root, request.path);
       if (request.op === "read") {
         const content = await readFile(path);
@@ -244,11 +244,11 @@ describe("archives of a hostile guest", () => {
       await writeFile(join(source, "f"), "evil");
       await symlink("../..", join(source, "out"));
       const up = await archive(["--transform", "s,^f,../../escaped,", "f"], source);
-      await assert.rejects(unpackTar([up], target), code("TOOL_FAILED"));
+      await assert.rejects(unpackTar(Readable.from([up]), target), code("TOOL_FAILED"));
       const through = await archive(["--transform", "flags=rSh;s,^f$,out/escaped,", "out", "f"], source);
-      await unpackTar([through], target).catch(() => undefined);
+      await unpackTar(Readable.from([through]), target).catch(() => undefined);
       const absolute = await archive(["--transform", `s,^f,${folder}/escaped,`, "f"], source);
-      await unpackTar([absolute], target);
+      await unpackTar(Readable.from([absolute]), target);
       assert.deepEqual((await readdir(folder)).sort(), ["a", "source"]);
     }));
 

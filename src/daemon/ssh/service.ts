@@ -10,10 +10,12 @@ import type { VmRow } from "../store/vms.ts";
 export type GuestKeys = { host_key: string; host_key_public: string; authorized_keys: string };
 
 export type SshService = {
-  /** The keys a guest gets at its start; makes what is missing. */
+  /** The keys a guest gets at its start; makes what is missing, and pins the host key before anyone can connect. */
   guestKeys(row: VmRow): Promise<GuestKeys>;
-  /** Writes known_hosts anew for these VMs. */
-  pin(rows: readonly VmRow[]): Promise<void>;
+  /** Takes up the host keys of VMs that an earlier daemon made. */
+  restore(rows: readonly VmRow[]): Promise<void>;
+  /** A VM is gone, and its host key with it. */
+  unpin(name: string): Promise<void>;
 };
 
 /** @param keyPath the user's private key; made when it is banger's own and missing */
@@ -24,38 +26,41 @@ export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<S
   });
   await writeFileAtomic(sshConfigFile(), sshConfig(keyPath), 0o600);
 
-  const hostKeys = new Map<string, string>();
-  let pinning = Promise.resolve();
-
-  const hostPublic = async (id: string): Promise<string | undefined> => {
-    const kept = hostKeys.get(id) ?? (await readFileIfThere(`${vmFiles(id).hostKey}.pub`))?.trim();
-    if (kept) hostKeys.set(id, kept);
-    return kept;
+  const pinned = new Map<string, string>();
+  let writing = Promise.resolve();
+  const writeKnownHosts = (): Promise<void> => {
+    writing = writing.catch(() => undefined).then(() => {
+      const lines = [...pinned].map(([name, key]) => `${name}.vm ${key}\n`);
+      return writeFileAtomic(knownHostsFile(), lines.join(""), 0o600);
+    });
+    return writing;
   };
+  /** Type and key, without the comment. */
+  const keyOf = (publicLine: string): string => publicLine.trim().split(" ").slice(0, 2).join(" ");
 
   return {
-    guestKeys: async ({ id }) => {
+    guestKeys: async ({ id, name }) => {
       const path = vmFiles(id).hostKey;
-      if (!(await exists(path))) {
+      if (!(await exists(`${path}.pub`))) {
         await mkdir(dirname(path), { recursive: true, mode: 0o700 });
         await makeKey(path, "");
       }
-      return {
-        host_key: await readFile(path, "utf8"),
-        host_key_public: await readFile(`${path}.pub`, "utf8"),
-        authorized_keys: `${await publicKey()}\n`,
-      };
+      const [host_key, host_key_public, authorized] = await Promise.all([readFile(path, "utf8"), readFile(`${path}.pub`, "utf8"), publicKey()]);
+      if (pinned.get(name) !== keyOf(host_key_public)) {
+        pinned.set(name, keyOf(host_key_public));
+        await writeKnownHosts();
+      }
+      return { host_key, host_key_public, authorized_keys: `${authorized}\n` };
     },
-    pin: (rows) => {
-      pinning = pinning.catch(() => undefined).then(async () => {
-        const lines: string[] = [];
-        for (const { id, name } of rows) {
-          const key = await hostPublic(id);
-          if (key) lines.push(`${name}.vm ${key.split(" ").slice(0, 2).join(" ")}`);
-        }
-        await writeFileAtomic(knownHostsFile(), lines.map((line) => `${line}\n`).join(""), 0o600);
-      });
-      return pinning;
+    restore: async (rows) => {
+      for (const { id, name } of rows) {
+        const line = await readFileIfThere(`${vmFiles(id).hostKey}.pub`);
+        if (line) pinned.set(name, keyOf(line));
+      }
+      await writeKnownHosts();
+    },
+    unpin: async (name) => {
+      if (pinned.delete(name)) await writeKnownHosts();
     },
   };
 };
@@ -74,8 +79,8 @@ const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
 
 const makeKey = async (path: string, comment: string): Promise<void> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  // A key without its public half is what an interrupted start left behind.
-  await rm(`${path}.pub`, { force: true });
+  // One half without the other is what an interrupted start left behind.
+  await Promise.all([rm(path, { force: true }), rm(`${path}.pub`, { force: true })]);
   await runTool({ argv: ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path] });
 };
 

@@ -9,7 +9,7 @@ import type { Driver, Machine, MachineIdentity } from "../../vmm/driver.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Log } from "../log.ts";
-import type { SshService } from "../ssh/service.ts";
+import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
@@ -90,10 +90,13 @@ export const greetGuest = async (
   try {
     const boot = async (): Promise<Guest> => {
       progress.report({ stage: "boot", message: "kernel" });
+      const keys = services.ssh.guestKeys(row);
+      // Its failure is met where the keys are needed, however long the guest takes until then.
+      keys.catch(() => undefined);
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
       if (connection.hello.phase === "running") return { connection, notes: [] };
-      await callGuest(connection, await guestConfiguration(row, services), limited);
+      await callGuest(connection, guestConfiguration(row, services, await keys), limited);
       progress.report({ stage: "boot", message: connection.hello.init ? "init" : "agent" });
       const notes = await waitForInit(initUp.promise, connection, progress);
       return { connection, notes };
@@ -139,14 +142,14 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 };
 
 /** Identity, network and clock, as `configure` of docs/guest-protocol.md takes them. */
-const guestConfiguration = async (row: VmRow, { ssh, driver }: BootServices): Promise<Record<string, unknown>> => ({
+const guestConfiguration = (row: VmRow, { driver }: BootServices, ssh: GuestKeys): Record<string, unknown> => ({
   op: "configure",
   hostname: row.name,
   machine_id: row.id,
   clock_ns: String(BigInt(Date.now()) * 1_000_000n),
   entropy: randomBytes(64).toString("base64"),
   env: row.env,
-  ssh: await ssh.guestKeys(row),
+  ssh,
   ...(row.network === "none" ? {} : { network: { mac: row.mac, ...driver.network.guest } }),
   start_init: true,
 });

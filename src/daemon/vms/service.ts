@@ -48,14 +48,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       services,
       onRemoved: () => {
         actors.delete(row.id);
-        void pin();
+        services.ssh.unpin(row.name).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
       },
     });
     actors.set(row.id, actor);
     return actor;
   };
-  const pin = () => services.ssh.pin([...actors.values()].map((actor) => actor.row())).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
-
   const find = (reference: string): VmActor => {
     const exact = named(reference) ?? actors.get(reference);
     if (exact) return exact;
@@ -120,6 +118,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     usersOf: (what, name) => [...actors.values()].map(({ row }) => row()).filter((row) => row[what] === name).map((row) => row.name),
     adoptAll: async () => {
       for (const row of store.all()) add(row);
+      await services.ssh.restore(store.all());
       await removeStrays(new Set(actors.keys()));
       await Promise.all(
         [...actors.values()].map(async (actor) => {
@@ -128,7 +127,6 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
           if (actor.row().ephemeral) await actor.remove(unattended);
         }),
       );
-      await pin();
     },
     detachAll: () => {
       for (const actor of actors.values()) actor.detach();
