@@ -12,7 +12,7 @@ NODE := build/lib/node
 AGENT := build/bin/banger-vsock-agent
 
 # Folders are listed with their files: a folder changes when a file in it goes.
-SOURCES := $(shell find src catalog ! -name '*.test.ts' ! -name '.*' 2>/dev/null)
+SOURCES := $(shell find src catalog images ! -name '*.test.ts' ! -name '.*' 2>/dev/null)
 AGENT_SOURCES := $(shell find agent -path agent/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.toml' -o -name '*.S' \) -print 2>/dev/null)
 SHELL_SCRIPTS := .ci/run $(shell find scripts images test -name '*.sh' 2>/dev/null)
 

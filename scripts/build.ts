@@ -5,7 +5,7 @@
  *   build/lib/NAME.cjs                   turns V8's compile cache on, then loads the bundle
  *   build/lib/NAME.bundle.cjs            everything of the program in one file
  *   build/lib/cache/                     V8's compile cache, made here so that the first command is fast too
- *   build/lib/catalog/                   a copy of catalog/
+ *   build/lib/{catalog,images}/          copies of what they are named after
  *
  * Bundles are CommonJS because an ESM `import "node:http"` costs 26 ms at start-up and a `require` of it 2 ms (Node 26).
  * Every file is put in place by a rename: a command or a daemon that is running keeps what it started with.
@@ -58,6 +58,7 @@ const buildId = async (): Promise<string> => {
     ...Object.keys(metafile.inputs),
     ...(await filesBelow("agent/src")),
     ...(await filesBelow("catalog")),
+    ...(await filesBelow("images")),
     "agent/Cargo.lock",
     "agent/Cargo.toml",
     "package.json",
@@ -102,9 +103,10 @@ for (const [name, entry] of Object.entries(programs)) {
   await publish(join(bin, name), launcher, 0o755);
 }
 
-await rm(join(lib, "catalog"), { recursive: true, force: true });
-if ((await filesBelow("catalog")).length > 0)
-  await cp(join(root, "catalog"), join(lib, "catalog"), { recursive: true });
+for (const shipped of ["catalog", "images"]) {
+  await rm(join(lib, shipped), { recursive: true, force: true });
+  await cp(join(root, shipped), join(lib, shipped), { recursive: true });
+}
 
 // The first run of a bundle writes its cache at exit; V8 checks it against the bundle's own content, so a stale one is
 // never used. Only the CLI is run: starting the daemon is not a build step's business.

@@ -69,7 +69,9 @@ const topLevel = (): string[] => [
 ];
 
 const unknown = (what: string, word: string, candidates: string[], help: string): BangerError => {
-  const near = nearest(word, candidates);
+  // A verb without its noun (`prune` for `vm prune`) is nearer than any spelling.
+  const whole = what === "command" ? visible().find(({ name }) => name.endsWith(` ${word}`))?.name : undefined;
+  const near = whole ?? nearest(word, candidates);
   const shown = near && what === "command" ? `banger ${near}` : near;
   return new BangerError("USAGE", `unknown ${what}: ${word}`, {
     hint: shown ? `did you mean \`${shown}\`?` : `see \`${help}\``,

@@ -95,9 +95,25 @@ describe("the guest's argv", () => {
 
 describe("flags", () => {
   test("values are parsed", async () => {
-    const { values } = await parse(["run", "--memory", "512M", "--vcpu=2", "--disk-size", "4GiB", "--net", "none", "-e", "A=1=2", "-e", "B="]);
+    const { values } = await parse([
+      "run",
+      "--memory",
+      "512M",
+      "--vcpu=2",
+      "--disk-size",
+      "4GiB",
+      "--net",
+      "none",
+      "-e",
+      "A=1=2",
+      "-e",
+      "B=",
+    ]);
     const { memory, vcpu, net, "disk-size": diskSize, env, rm } = values as Record<string, unknown>;
-    assert.deepEqual({ memory, vcpu, net, diskSize, rm }, { memory: 2 ** 29, vcpu: 2, net: "none", diskSize: 2 ** 32, rm: false });
+    assert.deepEqual(
+      { memory, vcpu, net, diskSize, rm },
+      { memory: 2 ** 29, vcpu: 2, net: "none", diskSize: 2 ** 32, rm: false },
+    );
     assert.deepEqual(environmentOf(settings(env)), { A: "1=2", B: "" });
   });
 
@@ -148,7 +164,11 @@ describe("help", () => {
     for (const { name, hidden } of entries) if (!hidden) assert.ok(text.includes(`banger ${name}:`), name);
     for (const [, words = ""] of text.matchAll(/(?:`|^ {2})banger ((?:[a-z]+ ?){1,2})/gm)) {
       const [first = "", second] = words.trim().split(" ");
-      assert.doesNotThrow(() => findCommand(second && entries.some(({ name }) => name === `${first} ${second}`) ? [first, second] : [first]), words);
+      assert.doesNotThrow(
+        () =>
+          findCommand(second && entries.some(({ name }) => name === `${first} ${second}`) ? [first, second] : [first]),
+        words,
+      );
     }
   });
 
@@ -157,7 +177,11 @@ describe("help", () => {
       const { command } = await entry.load();
       for (const [example] of command.examples) {
         const [, line = ""] = /banger ([^|<>)]*)/.exec(example) ?? [];
-        const words = line.trim().replace(/\$\([^)]*\)?/g, "box").split(/\s+/).map((word) => word.replace(/^'|'$/g, ""));
+        const words = line
+          .trim()
+          .replace(/\$\([^)]*\)?/g, "box")
+          .split(/\s+/)
+          .map((word) => word.replace(/^'|'$/g, ""));
         await assert.doesNotReject(parse(words), example);
       }
     }

@@ -11,7 +11,11 @@ const main = join(import.meta.dirname, "main.ts");
 
 /** The CLI as a process of its own, with a stand-in for the daemon. */
 const withCli = async (
-  use: (daemon: StandIn, start: (args: string[], stdin?: "pipe" | "ignore") => ChildProcess, env: NodeJS.ProcessEnv) => Promise<void>,
+  use: (
+    daemon: StandIn,
+    start: (args: string[], stdin?: "pipe" | "ignore") => ChildProcess,
+    env: NodeJS.ProcessEnv,
+  ) => Promise<void>,
 ): Promise<void> => {
   const folder = await mkdtemp(join(tmpdir(), "banger-cli-"));
   const env = { ...process.env, XDG_RUNTIME_DIR: folder, NO_COLOR: "1", TERM: "xterm-test" };
@@ -76,7 +80,11 @@ describe("a command", () => {
         status: 127,
       });
       const json = await outcome(start(["exec", "--json", "box", "nope"]));
-      assert.deepEqual(JSON.parse(json.stderr), { code: "EXEC_NOT_FOUND", message: "nope: not found in the guest", hint: "look" });
+      assert.deepEqual(JSON.parse(json.stderr), {
+        code: "EXEC_NOT_FOUND",
+        message: "nope: not found in the guest",
+        hint: "look",
+      });
     }));
 
   test("a pipe on stdin is sent, and its end too", () =>
@@ -176,7 +184,8 @@ describe("a terminal", () => {
     });
   const cli = `'${process.execPath}' '${main}'`;
 
-  const settings = (stdout: string): string[] => stdout.split(/\r?\n/).filter((text) => /^[0-9a-f]+(:[0-9a-f]+){10,}$/.test(text));
+  const settings = (stdout: string): string[] =>
+    stdout.split(/\r?\n/).filter((text) => /^[0-9a-f]+(:[0-9a-f]+){10,}$/.test(text));
 
   test("a shell gets size, TERM, every key and each new size; it is given back at the end", () =>
     withCli(async (daemon, _start, env) => {

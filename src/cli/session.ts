@@ -97,7 +97,11 @@ export const runSession = async (stream: FrameStream<ExecResult>, options: Sessi
     stream.abort();
   };
   try {
-    const [result] = await Promise.all([stream.closed, carryOutput(stream, 1, onBroken), carryOutput(stream, 2, onBroken)]);
+    const [result] = await Promise.all([
+      stream.closed,
+      carryOutput(stream, 1, onBroken),
+      carryOutput(stream, 2, onBroken),
+    ]);
     return signals.state.ended ?? statusOf(result);
   } catch (error) {
     if (signals.state.ended !== undefined) return signals.state.ended;

@@ -7,7 +7,8 @@ import { BangerError } from "../contract/errors.ts";
 import { encodeFrame, encodeJson, frameType, MAX_PAYLOAD } from "../contract/frames.ts";
 import { type Client, openClient } from "./client.ts";
 
-const clientOf = (daemon: { socketPath: string }): Client => openClient({ socketPath: daemon.socketPath, autostart: false });
+const clientOf = (daemon: { socketPath: string }): Client =>
+  openClient({ socketPath: daemon.socketPath, autostart: false });
 
 const code = (expected: string) => (error: unknown) => {
   assert.ok(error instanceof BangerError, String(error));
@@ -79,7 +80,9 @@ describe("operations", () => {
     using client = clientOf(daemon);
     daemon.onRequest = (_request, response) => {
       // Lines cut anywhere, also inside a character.
-      const bytes = Buffer.from(`${begun}\n${json({ progress: { stage: "boot", message: "é" } })}\n${json({ result: { name: "box" } })}\n`);
+      const bytes = Buffer.from(
+        `${begun}\n${json({ progress: { stage: "boot", message: "é" } })}\n${json({ result: { name: "box" } })}\n`,
+      );
       const cut = bytes.indexOf(0xc3) + 1;
       response.write(bytes.subarray(0, cut));
       setTimeout(() => response.end(bytes.subarray(cut)), 20);
@@ -176,7 +179,10 @@ describe("streams", () => {
     };
     await (await client.stream("vmExec", { vm: "box" }, { argv })).closed;
     assert.deepEqual(seen, argv);
-    await assert.rejects(client.stream("vmExec", { vm: "box" }, { argv: ["x".repeat(5_000_000)] }), code("INVALID_REQUEST"));
+    await assert.rejects(
+      client.stream("vmExec", { vm: "box" }, { argv: ["x".repeat(5_000_000)] }),
+      code("INVALID_REQUEST"),
+    );
   });
 
   test("a reader that is slow stops the daemon, whichever output it is and whatever the other does", async () => {
@@ -206,6 +212,19 @@ describe("streams", () => {
     await sleep(100);
     assert.equal(sent, before);
     assert.equal((await collect(stream.stdout)).length, sent);
+    assert.deepEqual(await stream.closed, { exit: 0 });
+  });
+
+  test("a reader that gives up drops the rest, and the end still arrives", async () => {
+    await using daemon = await standInDaemon();
+    using client = clientOf(daemon);
+    daemon.onStream = (stream) => {
+      for (let i = 0; i < 200; i++) stream.send(frameType.data, new Uint8Array(MAX_PAYLOAD));
+      stream.close({ exit: 0 });
+    };
+    const stream = await client.stream("vmExec", { vm: "box" }, { argv: ["yes"] });
+    await sleep(50);
+    stream.stdout.destroy();
     assert.deepEqual(await stream.closed, { exit: 0 });
   });
 
@@ -252,7 +271,12 @@ describe("streams", () => {
       };
     };
     const events: unknown[] = [];
-    const stream = await client.stream("vmExec", { vm: "box" }, { argv: ["a"] }, { onEvent: (event) => events.push(event) });
+    const stream = await client.stream(
+      "vmExec",
+      { vm: "box" },
+      { argv: ["a"] },
+      { onEvent: (event) => events.push(event) },
+    );
     stream.resize(100, 40);
     stream.signal(15);
     assert.deepEqual(await stream.closed, { signal: 15 });
@@ -308,7 +332,10 @@ describe("streams", () => {
     ["a length over the limit", Uint8Array.of(5, 0, 0, 0, 1, 0, 0, 0, 255, 255, 255, 255)],
     ["another stream", encodeFrame(frameType.data, 2, Buffer.from("x"))],
     ["a third output", encodeFrame(frameType.data, 1, Buffer.from("x"), 2)],
-    ["data after its end", Buffer.concat([encodeFrame(frameType.end, 1), encodeFrame(frameType.data, 1, Buffer.from("x"))])],
+    [
+      "data after its end",
+      Buffer.concat([encodeFrame(frameType.end, 1), encodeFrame(frameType.data, 1, Buffer.from("x"))]),
+    ],
     ["CLOSE that is no JSON", encodeFrame(frameType.close, 1, Buffer.from("{"))],
     ["CLOSE that says nothing", encodeFrame(frameType.close, 1, Buffer.from("{}"))],
     ["CLOSE of null", encodeFrame(frameType.close, 1, Buffer.from("null"))],

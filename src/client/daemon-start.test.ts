@@ -90,7 +90,10 @@ describe("a daemon of another build", () => {
         if (request.url === "/v1/shutdown") setTimeout(() => void old[Symbol.asyncDispose](), 20);
       };
       using client = openClient();
-      await assert.rejects(client.operation("vmDelete", { vm: "box" }, {}), (error: BangerError) => error.code === "VM_NOT_FOUND");
+      await assert.rejects(
+        client.operation("vmDelete", { vm: "box" }, {}),
+        (error: BangerError) => error.code === "VM_NOT_FOUND",
+      );
       assert.deepEqual(asked, ["GET /v1/status", "POST /v1/shutdown"]);
       assert.equal((await client.call("status", {}, {})).build, buildId());
     }));

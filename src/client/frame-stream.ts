@@ -80,12 +80,18 @@ export const openFrameStream = <End extends StreamEnd>(
 
   const full = [false, false];
   const ended = [false, false];
+  const release = (channel: 0 | 1): void => {
+    full[channel] = false;
+    if (!full.includes(true)) socket.resume();
+  };
   const output = (channel: 0 | 1): Readable =>
     new Readable({
       highWaterMark: WINDOW,
-      read: () => {
-        full[channel] = false;
-        if (!full.includes(true)) socket.resume();
+      read: () => release(channel),
+      // Who stops reading holds nothing back any more: the rest is dropped, and the end still arrives.
+      destroy: (error, done) => {
+        release(channel);
+        done(error);
       },
     });
   const outputs = [output(0), output(1)] as const;

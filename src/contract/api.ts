@@ -61,6 +61,7 @@ export const api = {
     request: z.strictObject({ signal: z.optional(z.string()) }),
     result: vmSchema,
   },
+  /** `ifStopped`: refused with VM_WRONG_STATE when the VM is not stopped at that moment. */
   vmDelete: { ...routes.vmDelete, request: nothing, result: vmSchema },
   /** Run: the VM is created and started, then `exec` runs in it. An ephemeral VM is gone before CLOSE. */
   vmRun: { ...routes.vmRun, request: runSchema, result: nothing },

@@ -59,6 +59,8 @@ export const configSchema = z.strictObject({
   default_kernel_name: z.optional(string("must be the name of a kernel")),
   auto_stop_stale_after: z.optional(duration),
   stats_poll_interval: z.optional(duration),
+  /** How long a guest may take until its agent answers. */
+  boot_timeout: z.optional(duration),
   debian_mirror: z.optional(url),
   /** Registry -> addresses that are tried before it. */
   registry_mirrors: z.optional(
@@ -122,6 +124,7 @@ export type Config = {
   /** Undefined: a VM is not stopped for being idle. */
   autoStopStaleAfter: number | undefined;
   statsPollInterval: number;
+  bootTimeout: number;
   debianMirror: string | undefined;
   registryMirrors: Record<string, string[]>;
   vmDefaults: {

@@ -8,7 +8,6 @@ import { loadConfig } from "../host/config.ts";
 import { daemonLock, daemonLogFile, daemonSocket, databaseFile, roots } from "../host/paths.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { listenAt } from "../host/sockets.ts";
-import { probeAcceleration } from "../vmm/qemu/accel.ts";
 import { qemuDriver } from "../vmm/qemu/driver.ts";
 import { handlers } from "./api/handlers.ts";
 import { apiServer } from "./api/server.ts";
@@ -25,8 +24,6 @@ import { vmService } from "./vms/service.ts";
 
 /** The client that starts a daemon reads one line here (client/daemon-start.ts). */
 const READY_FD = 3;
-/** A guest that has not greeted after this long is taken for dead, in ms. */
-const BOOT_TIMEOUT = 120_000;
 
 const announce = (line: Record<string, unknown>): Promise<void> =>
   new Promise((resolve) => {
@@ -52,11 +49,10 @@ const serve = async (): Promise<void> => {
   const images = imageService({ debianMirror: config.debianMirror });
   const kernels = kernelService({ debianMirror: config.debianMirror });
   const ssh = await sshService(config.sshKeyPath, config.sshKeyIsOurs);
-  const { accel, reason } = await probeAcceleration(config.qemuBin);
-  log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid, accel, reason });
-  const driver = await qemuDriver({ qemu: config.qemuBin, accel });
+  log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });
+  const driver = qemuDriver(config.qemuBin);
   const operations = operationRegistry(log);
-  const vms = vmService(vmStore(database), { images, kernels, ssh, driver, log, bootTimeout: BOOT_TIMEOUT }, async () => config.vmDefaults);
+  const vms = vmService(vmStore(database), { images, kernels, ssh, driver, log, bootTimeout: config.bootTimeout }, async () => (await loadConfig()).vmDefaults);
 
   let server: Server | undefined;
   let ending = false;

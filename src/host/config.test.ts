@@ -46,6 +46,7 @@ default_image_name = "mine"
 default_kernel_name = "fast"
 auto_stop_stale_after = "2h"
 stats_poll_interval = "500ms"
+boot_timeout = "90s"
 debian_mirror = "http://mirror.example/debian"
 registry_mirrors = { "docker.io" = ["https://mirror.example"] }
 [vm_defaults]
@@ -77,6 +78,7 @@ mode = "0644"
       assert.equal(config.sshKeyIsOurs, false);
       assert.equal(config.autoStopStaleAfter, 7_200_000);
       assert.equal(config.statsPollInterval, 500);
+      assert.equal(config.bootTimeout, 90_000);
       assert.deepEqual(config.registryMirrors, { "docker.io": ["https://mirror.example"] });
       assert.deepEqual(config.fileSync, [
         { host: join(homedir(), ".gitconfig"), guest: "/root/.gitconfig", mode: 0o600 },

@@ -100,6 +100,7 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
     sshKeyIsOurs: file.ssh_key_path === undefined,
     autoStopStaleAfter: pick("auto_stop_stale_after", milliseconds(file.auto_stop_stale_after), undefined),
     statsPollInterval: pick("stats_poll_interval", milliseconds(file.stats_poll_interval), 10_000),
+    bootTimeout: pick("boot_timeout", milliseconds(file.boot_timeout), 120_000),
     debianMirror: pick("debian_mirror", file.debian_mirror, undefined),
     registryMirrors: pick("registry_mirrors", file.registry_mirrors, {}),
     vmDefaults: {

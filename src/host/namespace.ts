@@ -1,5 +1,5 @@
 /** A program as root: directly, or as the root of a user namespace that owns this user's range of subordinate ids. */
-import { readFile, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { BangerError } from "../contract/errors.ts";
 import { readFileIfThere } from "./files.ts";
@@ -69,18 +69,5 @@ export const removeTree = async (path: string): Promise<void> => {
     // A process that has just been killed may still write for a moment.
     const script = 'for n in 1 2 3 4 5; do rm -rf --one-file-system -- "$1" && exit; sleep 0.2; done; exit 1';
     await runTool({ argv: [...prefix, "sh", "-c", script, "sh", path] });
-  }
-};
-
-/** Start time of a process in clock ticks since boot, which with its id names it for good; undefined when it is gone. */
-export const processStartTime = async (pid: number): Promise<string | undefined> => {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, "utf8");
-    // The second field, the program's name, may hold spaces and brackets.
-    return text.slice(text.lastIndexOf(")") + 2).split(" ")[19];
-  } catch (error) {
-    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ESRCH"))
-      return undefined;
-    throw error;
   }
 };

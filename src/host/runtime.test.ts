@@ -25,7 +25,10 @@ const withRuntime = async (fallback: boolean, use: (path: string) => Promise<voi
 };
 
 const refused = (why: RegExp) => (error: unknown) =>
-  error instanceof BangerError && error.code === "FILE_REFUSED" && why.test(error.message) && /ls -ld/.test(error.hint ?? "");
+  error instanceof BangerError &&
+  error.code === "FILE_REFUSED" &&
+  why.test(error.message) &&
+  /ls -ld/.test(error.hint ?? "");
 
 for (const fallback of [false, true]) {
   describe(fallback ? "the fallback below the temporary folder" : "the folder of XDG_RUNTIME_DIR", () => {

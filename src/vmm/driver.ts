@@ -57,14 +57,18 @@ export type Machine = {
 
 export type Driver = {
   readonly name: string;
-  readonly accel: Accel;
-  /** How the machine's NIC is connected, and what the user should know of it. */
-  readonly network: NetworkBackend;
+  /**
+   * What this host offers; found out at the first call.
+   * @throws TOOL_MISSING when the VMM is not installed
+   */
+  host(): Promise<VmmHost>;
   /** Starts a machine; when it throws, nothing of it is left. `onIdentity` is awaited before anything else is done with it. */
   start(spec: MachineSpec, onIdentity: (identity: MachineIdentity) => Promise<void>, progress: Progress): Promise<Machine>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
 };
+
+export type VmmHost = { accel: Accel; /** How a machine's NIC is connected. */ network: NetworkBackend };
 
 /** What the guest must be told of its network. */
 export type GuestNetwork = { address: string; gateway: string; dns: readonly string[]; mtu?: number };

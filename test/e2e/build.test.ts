@@ -188,7 +188,7 @@ test("an ordinary user builds an image, and it belongs to root inside", async (t
   // An ordinary user's own tests have built the images above already; here a user is made where root runs the tests.
   const user = root
     ? await makeUser(join(work, "user"))
-    : { prefix: [], env: {}, sources: repository, home: join(work, "user") };
+    : { prefix: [], env: {}, sources: repository, home: join(work, "user"), remove: async () => undefined };
   const state = join(user.home, "state");
   const call = { state, cache: join(user.home, "cache"), prefix: user.prefix, env: user.env, sources: user.sources };
   try {
@@ -208,7 +208,7 @@ test("an ordinary user builds an image, and it belongs to root inside", async (t
     assert.equal(result.length, 1);
     await assertClean(state);
   } finally {
-    await user.remove?.();
+    await user.remove();
   }
 });
 

@@ -175,7 +175,7 @@ impl Agent {
             KEY_NOTIFY => self.read_notifications(),
             _ => match key & 3 {
                 SLOT_SINK => self.sink_ready(key >> 2),
-                slot => self.source_ready(key >> 2, slot as usize),
+                slot => self.source_ready(key >> 2, slot as usize, events),
             },
         }
     }

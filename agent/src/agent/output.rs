@@ -11,6 +11,9 @@ use std::os::fd::AsFd;
 /// DATA frames between two looks at what else has happened.
 const FRAMES: usize = 32;
 
+/// Events that say that the other end is closed.
+const HANG_UP: u32 = (libc::EPOLLHUP | libc::EPOLLRDHUP | libc::EPOLLERR) as u32;
+
 /// What came of one source's turn.
 enum Turn {
     /// Nothing to send for now.
@@ -21,7 +24,7 @@ enum Turn {
 }
 
 impl Agent {
-    pub(super) fn source_ready(&mut self, key: u64, slot: usize) {
+    pub(super) fn source_ready(&mut self, key: u64, slot: usize, events: u32) {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
@@ -29,6 +32,7 @@ impl Agent {
             return;
         };
         source.ready = true;
+        source.hung_up |= events & HANG_UP != 0;
         if stream.aborted {
             self.discard(key, slot);
         } else {
@@ -114,19 +118,12 @@ impl Agent {
                 if let Some(left) = &mut source.left {
                     *left -= count.min(*left);
                 }
-                // A pipe or socket that gave less than was asked for is empty: its next byte is a new edge.
-                if count < want && source.medium != Medium::Terminal {
-                    source.ready = false;
-                }
-                let (done, ready) = (source.left == Some(0), source.ready);
+                let done = source.left == Some(0);
                 if let Some(wire) = stream.wire {
                     self.outbox.commit(Kind::Data, slot as u8, wire, count);
                 }
-                match (done, ready) {
-                    (true, _) => Turn::Ended,
-                    (false, true) => Turn::Again,
-                    (false, false) => Turn::Idle,
-                }
+                // Also after less than was asked for: the end may have come before this read, and its edge with it. Only EAGAIN says empty.
+                if done { Turn::Ended } else { Turn::Again }
             }
             Err(error) if sys::would_block(&error) => {
                 source.ready = false;

@@ -7,7 +7,7 @@ use crate::sys;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// What a descriptor is, where pipes, sockets and terminals differ.
@@ -24,6 +24,8 @@ pub struct Source {
     pub medium: Medium,
     /// The kernel may have bytes for us; false after EAGAIN, until the next edge.
     pub ready: bool,
+    /// The other end is closed: once empty, the next read is the end, and no further edge announces it.
+    pub hung_up: bool,
     /// In the queue of sources that wait for their turn.
     pub queued: bool,
     /// Bytes still to deliver, once the process is gone: what others write after its end is not its output.
@@ -36,6 +38,7 @@ impl Source {
             fd,
             medium,
             ready: false,
+            hung_up: false,
             queued: false,
             left: None,
         }
@@ -207,20 +210,19 @@ impl Stream {
     }
 
     fn close_sink(&mut self) {
+        // A terminal has no end of input: programs see one when its EOF character (^D) is typed. It stays open to the end of its
+        // program, which would be killed by SIGHUP otherwise, even while it exits.
+        if let Some(sink) = self.sink.as_ref().filter(|sink| sink.medium == Medium::Terminal) {
+            let _ = sys::write(sink.fd.as_fd(), &[4]);
+            return;
+        }
         let Some(sink) = self.sink.take() else { return };
         if let Work::Worker(shared) = &self.work {
             shared.set_complete();
         }
-        match sink.medium {
-            Medium::Pipe => {}
+        if sink.medium == Medium::Socket {
             // SAFETY: plain call on a live descriptor; the other end may be gone already.
-            Medium::Socket => unsafe {
-                libc::shutdown(std::os::fd::AsRawFd::as_raw_fd(&sink.fd), libc::SHUT_WR);
-            },
-            // A terminal has no end of input: programs see one when its EOF character (^D) is typed.
-            Medium::Terminal => {
-                let _ = sys::write(sink.fd.as_fd(), &[4]);
-            }
+            unsafe { libc::shutdown(sink.fd.as_raw_fd(), libc::SHUT_WR) };
         }
     }
 }

@@ -15,6 +15,8 @@ export const settings = (config: Config): [key: string, value: string][] => [
   ["default_kernel_name", config.vmDefaults.kernel],
   ["auto_stop_stale_after", config.autoStopStaleAfter === undefined ? "never" : `${config.autoStopStaleAfter / 1000}s`],
   ["stats_poll_interval", `${config.statsPollInterval / 1000}s`],
+  ["boot_timeout", `${config.bootTimeout / 1000}s`],
+  ["boot_timeout", `${config.bootTimeout / 1000}s`],
   ["debian_mirror", config.debianMirror ?? "of this machine"],
   ["registry_mirrors", Object.keys(config.registryMirrors).join(", ") || "none"],
   ["vm_defaults.vcpu", String(config.vmDefaults.vcpu)],

@@ -1,6 +1,19 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmod, lstat, mkdir, mkdtemp, open, readdir, readFile, readlink, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -36,7 +49,15 @@ describe("places", () => {
     assert.deepEqual(parsePlace("-"), { side: "stream" });
   });
 
-  for (const words of [["a"], ["a", "b"], ["box:/a", "fox:/b"], ["box:/a", "fox:/b", "."], ["a", "-", "box:/b"], ["box:/a", "box:/b", "-"], ["box:/a", "b", "."]]) {
+  for (const words of [
+    ["a"],
+    ["a", "b"],
+    ["box:/a", "fox:/b"],
+    ["box:/a", "fox:/b", "."],
+    ["a", "-", "box:/b"],
+    ["box:/a", "box:/b", "-"],
+    ["box:/a", "b", "."],
+  ]) {
     test(`refused: ${words.join(" ")}`, () => assert.throws(() => planCopy(words), code("USAGE")));
   }
 });
@@ -56,7 +77,14 @@ const standInGuest = (root: string): GuestFiles => {
   const statOf = async (path: string): Promise<GuestFileStat | undefined> => {
     try {
       const found = await stat(join(root, path));
-      return { type: found.isDirectory() ? "dir" : "file", size: found.size, mode: found.mode & 0o7777, uid: 0, gid: 0, mtime: 0 };
+      return {
+        type: found.isDirectory() ? "dir" : "file",
+        size: found.size,
+        mode: found.mode & 0o7777,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+      };
     } catch {
       return undefined; // Not there.
     }
@@ -64,7 +92,8 @@ const standInGuest = (root: string): GuestFiles => {
   return {
     stat: statOf,
     send: async (request: FileRequest, source) => {
-      if (request.op === "tar_in") return void (await tar(["-x", "-S", "-f", "-", "-C", join(root, request.path)], source));
+      if (request.op === "tar_in")
+        return void (await tar(["-x", "-S", "-f", "-", "-C", join(root, request.path)], source));
       assert.equal(request.op, "write");
       const chunks: Uint8Array[] = [];
       for await (const chunk of source) chunks.push(chunk);
@@ -79,7 +108,11 @@ const standInGuest = (root: string): GuestFiles => {
         return { size: content.length };
       }
       const name = path.split("/").at(-1) ?? "";
-      await take(Readable.from([await tar(["-c", "-S", "-f", "-", "--transform", `flags=rSh;s,^${name},copy,`, "-C", join(path, ".."), name])]));
+      await take(
+        Readable.from([
+          await tar(["-c", "-S", "-f", "-", "--transform", `flags=rSh;s,^${name},copy,`, "-C", join(path, ".."), name]),
+        ]),
+      );
       return {};
     },
   };
@@ -154,8 +187,14 @@ describe("into the guest", () => {
   test("several sources need a folder, and a slash at the end means one", () =>
     both(async (host, _root, guest) => {
       await writeFile(join(host, "a"), "a");
-      await assert.rejects(copyIn(guest, [from(join(host, "a")), from(host)], to("/srv/x"), nothing(), quiet), code("FILE_NOT_FOUND"));
-      await assert.rejects(copyIn(guest, [from(join(host, "a"))], to("/srv/x/"), nothing(), quiet), code("FILE_NOT_FOUND"));
+      await assert.rejects(
+        copyIn(guest, [from(join(host, "a")), from(host)], to("/srv/x"), nothing(), quiet),
+        code("FILE_NOT_FOUND"),
+      );
+      await assert.rejects(
+        copyIn(guest, [from(join(host, "a"))], to("/srv/x/"), nothing(), quiet),
+        code("FILE_NOT_FOUND"),
+      );
     }));
 
   test("stdin becomes a file", () =>
@@ -213,7 +252,10 @@ describe("out of the guest", () => {
     both(async (host, root, guest) => {
       await writeFile(join(root, "srv/f"), "new");
       await writeFile(join(host, "f"), "old");
-      const short: GuestFiles = { ...guest, receive: async (request, take) => ({ ...(await guest.receive(request, take)), size: 99 }) };
+      const short: GuestFiles = {
+        ...guest,
+        receive: async (request, take) => ({ ...(await guest.receive(request, take)), size: 99 }),
+      };
       await assert.rejects(copyOut(short, [to("/srv/f")], from(host), noOutput, quiet), code("GUEST_PROTOCOL"));
       assert.equal(await readFile(join(host, "f"), "utf8"), "old");
       assert.deepEqual(await readdir(host), ["f"]);
@@ -223,14 +265,19 @@ describe("out of the guest", () => {
     both(async (host, root, guest) => {
       await writeFile(join(root, "srv/f"), "x");
       await mkdir(join(host, "f"));
-      await assert.rejects(copyOut(guest, [to("/nope"), to("/srv/f")], from(host), noOutput, quiet), code("FILE_NOT_FOUND"));
+      await assert.rejects(
+        copyOut(guest, [to("/nope"), to("/srv/f")], from(host), noOutput, quiet),
+        code("FILE_NOT_FOUND"),
+      );
       await assert.rejects(copyOut(guest, [to("/srv/f")], from(host), noOutput, quiet), code("FILE_REFUSED"));
     }));
 });
 
 describe("archives of a hostile guest", () => {
   const archive = async (args: string[], folder: string): Promise<Buffer> => {
-    const child = spawn("tar", ["-c", "-f", "-", "-P", "-C", folder, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn("tar", ["-c", "-f", "-", "-P", "-C", folder, ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     const chunks: Buffer[] = [];
     for await (const chunk of child.stdout) chunks.push(chunk);
     return Buffer.concat(chunks);
@@ -268,7 +315,8 @@ describe("archives of a hostile guest", () => {
       await mkdir(join(folder, "sub"));
       await new Promise((resolve) => spawn("mknod", [join(folder, "sub/null"), "c", "1", "3"]).once("close", resolve));
       await assert.rejects(refuseDevices(folder), code("FILE_REFUSED"));
-    }));
+    }),
+  );
 
   test("is not followed when it is put in place", () =>
     inFolder(async (folder) => {

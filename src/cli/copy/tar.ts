@@ -1,7 +1,7 @@
 /** Folders and sparse files as archives of the system's tar. */
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { BangerError } from "../../contract/errors.ts";
+import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { describeExit, startProcess } from "../../host/process.ts";
 
 /** What the user's shell sets for tar is meant for other archives. */
@@ -55,6 +55,9 @@ export async function* packTar(folder: string, name: string, as: string): AsyncG
 const escapePattern = (name: string): string => name.replace(/[\\.*[\]^$,/]/g, "\\$&");
 const escapeReplacement = (name: string): string => name.replace(/[\\&,]/g, "\\$&");
 
+const isEarlyClose = (error: unknown): boolean =>
+  ["EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE", "ERR_STREAM_DESTROYED"].includes(errnoOf(error) ?? "");
+
 /**
  * Extracts an archive of a guest, which may be hostile, into a folder that is empty and only ours. tar itself keeps every entry below
  * that folder: it refuses `..`, cuts leading slashes, and puts links that lead out in place only when all else is written.
@@ -88,5 +91,6 @@ export const unpackTar = async (archive: Readable | AsyncIterable<Uint8Array>, f
   const feedError = await fed;
   if (exit.status !== 0)
     throw failed("cannot extract what the guest sent", reason(tar.stderrTail()) || `tar ${describeExit(exit)}`);
-  if (feedError !== undefined) throw feedError;
+  // tar reads up to the archive's end mark and may leave the padding after it.
+  if (feedError !== undefined && !isEarlyClose(feedError)) throw feedError;
 };

@@ -84,6 +84,7 @@ test("whoever asks while a cancelled run cleans up starts anew", async () => {
   const first = flight.run("x", a.progress, old.work);
   await settled();
   a.controller.abort();
+  await settled();
   const fresh = slowWork();
   fresh.go.resolve("second");
   const second = flight.run("x", waiter().progress, (progress) => {

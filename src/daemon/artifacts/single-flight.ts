@@ -1,5 +1,5 @@
 /** One piece of work per name, shared by all who ask for it while it runs. */
-import { abortable, type Progress, type ProgressEvent } from "../../contract/progress.ts";
+import { abortable, type Progress, type ProgressEvent, throwIfAborted } from "../../contract/progress.ts";
 
 type Flight<T> = {
   controller: AbortController;
@@ -42,6 +42,7 @@ export const singleFlight = <T>(): SingleFlight<T> => {
 
   return {
     run: async (name, progress, work) => {
+      throwIfAborted(progress.signal);
       for (;;) {
         const running = flights.get(name);
         if (!running?.controller.signal.aborted) break;

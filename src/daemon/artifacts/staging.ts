@@ -3,7 +3,8 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../../contract/errors.ts";
-import { processStartTime, removeTree } from "../../host/namespace.ts";
+import { removeTree } from "../../host/namespace.ts";
+import { processStartTime } from "../../host/proc.ts";
 import { stagingFolder } from "../../host/paths.ts";
 
 /** `purpose-pid-start time-random` */

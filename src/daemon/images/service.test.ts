@@ -9,7 +9,7 @@ import { silentProgress } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
 import { catalogFile, imageFiles, recipesFolder, stagingFolder } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
-import { processStartTime } from "../../host/namespace.ts";
+import { processStartTime } from "../../host/proc.ts";
 import { kernelService } from "../kernels/service.ts";
 import { cleanStaging, stagingTree } from "../artifacts/staging.ts";
 import { loadRecipe, uuidOf } from "./recipe.ts";

@@ -3,6 +3,7 @@ import { mkdir, readFile, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { BangerError } from "../../contract/errors.ts";
 import { exists, readFileIfThere, writeFileAtomic } from "../../host/files.ts";
+import { once } from "../../host/once.ts";
 import { cliBinary, knownHostsFile, sshConfigFile, vmFiles } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import type { VmRow } from "../store/vms.ts";
@@ -62,18 +63,6 @@ export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<S
     unpin: async (name) => {
       if (pinned.delete(name)) await writeKnownHosts();
     },
-  };
-};
-
-/** Runs `make` at the first call only; a failure is tried again at the next. */
-const once = <T>(make: () => Promise<T>): (() => Promise<T>) => {
-  let made: Promise<T> | undefined;
-  return () => {
-    made ??= make().catch((error: unknown) => {
-      made = undefined;
-      throw error;
-    });
-    return made;
   };
 };
 

@@ -47,6 +47,8 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   let connection: GuestConnection | undefined;
   /** Set while a start is under way, so that stop and delete need not wait for it. */
   let starting: AbortController | undefined;
+  /** Set when the end of the machine was asked for: what the record then says of it. */
+  let askedEnd: { reason: string | undefined } | undefined;
   const lifecycle = mutex();
 
   const update = (change: Partial<VmRow>) => {
@@ -59,18 +61,27 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     if (state !== "gone") update({ ...change, state });
   };
 
-  const onEnded = (ended: Machine, reason: string | undefined) => {
+  const onEnded = (ended: Machine, cause: string) => {
     if (machine !== ended) return;
+    const reason = askedEnd ? askedEnd.reason : cause;
     machine = undefined;
+    askedEnd = undefined;
     connection?.close();
     connection = undefined;
     log.info("vm ended", { vm: row.name, reason });
     if (row.state !== "stopped") apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
   };
 
+  /** Ends the VMM now; the record then says `reason`. */
+  const endMachine = async (running: Machine, reason: string | undefined) => {
+    askedEnd = { reason };
+    await running.kill();
+    onEnded(running, "killed");
+  };
+
   const watch = (started: Machine) => {
     machine = started;
-    void started.ended.then((end) => onEnded(started, row.state === "stopping" ? undefined : end.reason));
+    void started.ended.then((end) => onEnded(started, end.reason));
     started.onAgentPort((open) => {
       if (open || machine !== started || row.state !== "running" || !connection) return;
       log.warn("guest agent is gone", { vm: row.name });
@@ -90,9 +101,9 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   };
 
   const boot = async (progress: Progress) => {
-    const { driver } = services;
-    const notes = row.network !== "none" && driver.network.note ? [driver.network.note] : [];
-    apply("start", { startedAt: row.startedAt, reason: undefined, notes, vmm: driver.name, accel: driver.accel });
+    const { accel, network } = await services.driver.host();
+    const notes = row.network !== "none" && network.note ? [network.note] : [];
+    apply("start", { reason: undefined, notes, vmm: services.driver.name, accel });
     try {
       const started = await startMachine(row, services, async ({ pid, startTime }) => update({ pid, pidStart: startTime }), progress);
       watch(started);
@@ -100,11 +111,9 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
       const guest = await greet(started, progress);
       apply("ready", { notes: [...notes, ...guest.notes] });
     } catch (error) {
-      const failed = machine;
-      await failed?.kill();
-      if (failed) onEnded(failed, undefined);
       const { code, message } = toBangerError(error);
       const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
+      if (machine) await endMachine(machine, reason);
       if (row.state === "stopped") update({ reason });
       else apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
       throw error;
@@ -112,7 +121,11 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   };
 
   const start = async (progress: Progress) => {
-    if (row.state === "running" && machine) return machine.resume();
+    if (row.state === "running" && machine) {
+      // It may be paused for want of room on the host's disk.
+      await machine.resume();
+      return update({ reason: undefined });
+    }
     await lifecycle.run(async () => {
       if (row.state === "running") return;
       const controller = new AbortController();
@@ -128,19 +141,21 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   const interruptStart = (why: string) => starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
 
   const shutDown = async (running: Machine, progress: Progress) => {
+    askedEnd = { reason: undefined };
     using limited = withDeadline(progress, STOP_LIMIT, () => new BangerError("VM_BOOT_TIMEOUT", "the guest did not shut down in time"));
     try {
       if (!connection) throw new BangerError("GUEST_AGENT_LOST", "there is no guest agent to ask");
       progress.report({ stage: "stop", message: "the guest syncs its disks and shuts down" });
       await callGuest(connection, { op: "shutdown", mode: "reboot" }, limited);
-      await abortable(running.ended, limited.signal);
+      const end = await abortable(running.ended, limited.signal);
+      onEnded(running, end.reason);
     } catch (error) {
       throwIfAborted(progress.signal);
       // The agent's answer may be lost in the guest's own end; only a machine that stays needs more.
       const end = await Promise.race([running.ended, new Promise<undefined>((resolve) => setTimeout(resolve, 1000, undefined))]);
-      if (end) return;
+      if (end) return onEnded(running, end.reason);
       log.warn("guest did not shut down; its VMM is ended", { vm: row.name, error });
-      await running.kill();
+      await endMachine(running, "the guest did not shut down in time");
     }
   };
 
@@ -149,9 +164,9 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     await lifecycle.run(async () => {
       const running = machine;
       if (row.state === "stopped" || !running) return;
-      apply("stop");
+      // A stop that was cancelled goes on here.
+      if (row.state !== "stopping") apply("stop");
       await shutDown(running, progress);
-      onEnded(running, undefined);
     }, progress.signal);
   };
 
@@ -159,15 +174,13 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     interruptStart("it was killed");
     const running = machine;
     if (!running) return;
-    await running.kill(signal);
-    if (signal === "SIGKILL") onEnded(running, "killed");
+    if (signal === "SIGKILL") await endMachine(running, "killed");
+    else await running.kill(signal);
   };
 
   const remove = async (progress: Progress) => {
     interruptStart("it was deleted");
-    const running = machine;
-    await running?.kill();
-    if (running) onEnded(running, undefined);
+    if (machine) await endMachine(machine, undefined);
     await lifecycle.run(async () => {
       nextState(row.name, row.state, "delete");
       // The record goes last: a crash in between leaves a VM that can be deleted again.
@@ -205,15 +218,14 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
       }
       watch(found);
       if (row.state === "stopping") {
-        await shutDown(found, progress);
-        return onEnded(found, undefined);
+        return shutDown(found, progress);
       }
       try {
         const { notes } = await greet(found, progress);
         if (row.state === "starting") apply("ready", { notes: [...row.notes, ...notes] });
       } catch (error) {
         log.error("adopted vm does not answer", { vm: row.name, error });
-        if (row.state === "starting") await found.kill();
+        if (row.state === "starting") await endMachine(found, "its guest did not answer a new daemon");
         else update({ reason: "its guest agent did not answer a new daemon" });
       }
     }, progress.signal);

@@ -5,7 +5,7 @@ import { abortable, type Progress, withDeadline } from "../../contract/progress.
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
 import { agentBinary, vmFiles, vmSockets } from "../../host/paths.ts";
-import type { Driver, Machine, MachineIdentity } from "../../vmm/driver.ts";
+import type { Driver, GuestNetwork, Machine, MachineIdentity } from "../../vmm/driver.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Log } from "../log.ts";
@@ -96,7 +96,8 @@ export const greetGuest = async (
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
       if (connection.hello.phase === "running") return { connection, notes: [] };
-      await callGuest(connection, guestConfiguration(row, services, await keys), limited);
+      const { network } = await services.driver.host();
+      await callGuest(connection, guestConfiguration(row, network.guest, await keys), limited);
       progress.report({ stage: "boot", message: connection.hello.init ? "init" : "agent" });
       const notes = await waitForInit(initUp.promise, connection, progress);
       return { connection, notes };
@@ -142,7 +143,7 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 };
 
 /** Identity, network and clock, as `configure` of docs/guest-protocol.md takes them. */
-const guestConfiguration = (row: VmRow, { driver }: BootServices, ssh: GuestKeys): Record<string, unknown> => ({
+const guestConfiguration = (row: VmRow, guestNetwork: GuestNetwork, ssh: GuestKeys): Record<string, unknown> => ({
   op: "configure",
   hostname: row.name,
   machine_id: row.id,
@@ -150,6 +151,6 @@ const guestConfiguration = (row: VmRow, { driver }: BootServices, ssh: GuestKeys
   entropy: randomBytes(64).toString("base64"),
   env: row.env,
   ssh,
-  ...(row.network === "none" ? {} : { network: { mac: row.mac, ...driver.network.guest } }),
+  ...(row.network === "none" ? {} : { network: { mac: row.mac, ...guestNetwork } }),
   start_init: true,
 });

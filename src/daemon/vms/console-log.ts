@@ -44,12 +44,23 @@ export const keepConsole = (console: Readable, path: string, log: Log): void => 
   void copy();
 };
 
-/** The last lines of a console log, control characters taken out: the guest wrote them. */
+/** Where the cause of a failed boot stands; what follows it is the trace. */
+const CAUSE = /Kernel panic|banger-agent: fatal/;
+
+/**
+ * What a console log says of the end: from the cause on when it names one, else its last lines. Control characters are taken out: the
+ * guest wrote them.
+ */
 export const consoleTail = async (path: string, lines: number): Promise<string[]> => {
   try {
     const text = (await readFile(path)).subarray(-16384).toString("utf8");
     const readable = text.replaceAll(/\u001b\[[0-9;?]*[A-Za-z]|\u001b./g, "").replaceAll(/[^\P{C}\n]/gu, "");
-    return readable.split("\n").map((line) => line.trimEnd()).filter(Boolean).slice(-lines);
+    const all = readable
+      .split("\n")
+      .map((line) => line.trimEnd())
+      .filter(Boolean);
+    const cause = all.findLastIndex((line) => CAUSE.test(line));
+    return cause < 0 ? all.slice(-lines) : all.slice(cause, cause + lines);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return [];
     throw error;

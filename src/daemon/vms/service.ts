@@ -74,6 +74,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined) checkName(request.name, "VM name");
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
+    const { accel } = await services.driver.host();
     await Promise.all([services.images.ensure(wanted.image, progress), services.kernels.ensure(wanted.kernel, progress)]);
     const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
     if (named(name)) throw nameTaken(name);
@@ -92,7 +93,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       mac: `02:${randomBytes(5).toString("hex").match(/../g)?.join(":")}`,
       state: "stopped",
       vmm: services.driver.name,
-      accel: services.driver.accel,
+      accel,
       createdAt: Date.now(),
       startedAt: undefined,
       stoppedAt: undefined,

@@ -3,24 +3,25 @@ import { mkdir, open, rm } from "node:fs/promises";
 import type { Server, Socket } from "node:net";
 import { BangerError } from "../../contract/errors.ts";
 import { throwIfAborted } from "../../contract/progress.ts";
+import { once } from "../../host/once.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { describeExit, type RunningProcess, startProcess } from "../../host/process.ts";
 import { bindForChild, closeServer, connectTo, descriptorOf } from "../../host/sockets.ts";
-import type { Accel, Driver, MachineSpec } from "../driver.ts";
+import type { Driver, MachineSpec } from "../driver.ts";
+import { probeAcceleration } from "./accel.ts";
 import { kernelArguments, qemuArguments, inherited } from "./arguments.ts";
 import { machine } from "./machine.ts";
 import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
 
-/**
- * @param options.qemu program name or path
- * @param options.accel what the probe found (accel.ts)
- */
-export const qemuDriver = async (options: { qemu: string; accel: Accel }): Promise<Driver> => {
-  const { qemu, accel } = options;
-  const network = await chooseNetwork();
-  const ownArguments = await kernelArguments(accel);
+/** @param qemu program name or path */
+export const qemuDriver = (qemu: string): Driver => {
+  const host = once(async () => {
+    const [{ accel }, network] = await Promise.all([probeAcceleration(qemu), chooseNetwork()]);
+    return { accel, network, ownArguments: await kernelArguments(accel) };
+  });
 
   const spawnQemu = async (spec: MachineSpec, sockets: Server[], nic: Socket | undefined): Promise<RunningProcess> => {
+    const { accel, network, ownArguments } = await host();
     const netdev = spec.nic ? netdevArgument(network, inherited.network) : undefined;
     await using log = await open(spec.log, "w", 0o600);
     return startProcess({
@@ -32,6 +33,7 @@ export const qemuDriver = async (options: { qemu: string; accel: Accel }): Promi
   };
 
   const start: Driver["start"] = async (spec, onIdentity, progress) => {
+    const { network } = await host();
     await using undo = new AsyncDisposableStack();
     await mkdir(spec.sockets.folder, { recursive: true, mode: 0o700 });
     undo.defer(() => rm(spec.sockets.folder, { recursive: true, force: true }));
@@ -64,5 +66,5 @@ export const qemuDriver = async (options: { qemu: string; accel: Accel }): Promi
     return machine({ identity, control, console, sockets, exited: undefined });
   };
 
-  return { name: "qemu", accel, network, start, adopt };
+  return { name: "qemu", host, start, adopt };
 };
