@@ -21,14 +21,39 @@ export const coldStart = async (host: Host): Promise<Figure[]> => {
   const bareExec: number[] = [];
   const ours: number[] = [];
   const runOnce = async () => {
-    const done = await host.banger("vm", "run", "--rm", "--image", image, "--vcpu", "1", "--memory", "512M", "--", "true");
+    const done = await host.banger(
+      "vm",
+      "run",
+      "--rm",
+      "--image",
+      image,
+      "--vcpu",
+      "1",
+      "--memory",
+      "512M",
+      "--",
+      "true",
+    );
     if (done.status !== 0) throw new Error(done.stderr);
   };
   await runOnce();
   for (let call = 0; call < CALLS; call++) {
     const { stdout } = await run("python3", [
-      yardstick, "--kernel", join(kernel, "vmlinux"), "--modules", join(kernel, "boot-modules"), "--rootfs", join(state, "images", image, "rootfs.ext4"),
-      "--mem", "512", "--cpus", "1", "--runs", String(COLD_PER_CALL), "--append", "mitigations=off nokaslr",
+      yardstick,
+      "--kernel",
+      join(kernel, "vmlinux"),
+      "--modules",
+      join(kernel, "boot-modules"),
+      "--rootfs",
+      join(state, "images", image, "rootfs.ext4"),
+      "--mem",
+      "512",
+      "--cpus",
+      "1",
+      "--runs",
+      String(COLD_PER_CALL),
+      "--append",
+      "mitigations=off nokaslr",
     ]);
     const bare = JSON.parse(stdout) as { cold_ready_ms: number; exec_true_ms: number };
     bareReady.push(bare.cold_ready_ms);
@@ -44,7 +69,10 @@ export const coldStart = async (host: Host): Promise<Figure[]> => {
       unit: "ms",
       n: ours.length,
       spread: spreadOf(ours),
-      baseline: { what: `QEMU alone to its guest's first exit status (median of ${CALLS} medians of ${COLD_PER_CALL})`, value: round(bare) },
+      baseline: {
+        what: `QEMU alone to its guest's first exit status (median of ${CALLS} medians of ${COLD_PER_CALL})`,
+        value: round(bare),
+      },
       limit: `at most 1.15 times: ${ratio.toFixed(2)}`,
       holds: ratio <= 1.15,
     },

@@ -26,7 +26,8 @@ export const copySpeed = async (host: Host): Promise<Figure[]> => {
     if (done.status !== 0) throw new Error(done.stderr);
   };
   const config = join(host.env.XDG_CONFIG_HOME, "banger", "ssh_config");
-  const scp = (from: string, to: string) => run("scp", ["-F", config, from, to], { env: { ...process.env, ...host.env } });
+  const scp = (from: string, to: string) =>
+    run("scp", ["-F", config, from, to], { env: { ...process.env, ...host.env } });
   await banger("vm", "run", "-d", "--name", VM, "--vcpu", "2", "--memory", "1G");
   const [inOurs = [], inScp = [], outOurs = [], outScp = []] = await interleaved(10, [
     () => banger("vm", "cp", source, `${VM}:/root/a.bin`),
@@ -51,5 +52,8 @@ export const copySpeed = async (host: Host): Promise<Figure[]> => {
       holds: ratio >= 2,
     };
   };
-  return [figure(`\`vm cp\` of ${MIB} MiB into the guest`, inOurs, inScp), figure(`\`vm cp\` of ${MIB} MiB out of the guest`, outOurs, outScp)];
+  return [
+    figure(`\`vm cp\` of ${MIB} MiB into the guest`, inOurs, inScp),
+    figure(`\`vm cp\` of ${MIB} MiB out of the guest`, outOurs, outScp),
+  ];
 };

@@ -30,11 +30,17 @@ export const execLatency = async (host: Host): Promise<Figure[]> => {
     await stream.closed;
   };
   await throughLibrary();
-  const [cli = [], library = []] = await interleaved(40, [() => must("vm", "exec", VM, "--", "/bin/true"), throughLibrary]);
+  const [cli = [], library = []] = await interleaved(40, [
+    () => must("vm", "exec", VM, "--", "/bin/true"),
+    throughLibrary,
+  ]);
   for (let i = 0; i < 10; i++) await timeInGuest();
   await must("vm", "delete", VM);
   const guest = median(guestTimes);
-  const baseline = { what: `fork and exec of \`true\` timed inside the guest (median of ${guestTimes.length} batches of ${BATCH})`, value: round(guest) };
+  const baseline = {
+    what: `fork and exec of \`true\` timed inside the guest (median of ${guestTimes.length} batches of ${BATCH})`,
+    value: round(guest),
+  };
   const figure = (what: string, times: readonly number[], limit: number): Figure => {
     const over = median(times) - guest;
     return {
@@ -48,5 +54,8 @@ export const execLatency = async (host: Host): Promise<Figure[]> => {
       holds: over <= limit,
     };
   };
-  return [figure("`vm exec -- true`, CLI start included", cli, 60), figure("exec of `true` through the client library", library, 10)];
+  return [
+    figure("`vm exec -- true`, CLI start included", cli, 60),
+    figure("exec of `true` through the client library", library, 10),
+  ];
 };

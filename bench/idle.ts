@@ -22,18 +22,37 @@ const residentMiB = async (pid: number): Promise<number> => {
 export const idleDaemon = async (host: Host): Promise<Figure[]> => {
   const names = Array.from({ length: VMS }, (_, index) => `idle-${index}`);
   for (const name of names) {
-    const done = await host.banger("vm", "run", "-d", "--name", name, "--image", "debian-bookworm-slim", "--vcpu", "1", "--memory", "128M");
+    const done = await host.banger(
+      "vm",
+      "run",
+      "-d",
+      "--name",
+      name,
+      "--image",
+      "debian-bookworm-slim",
+      "--vcpu",
+      "1",
+      "--memory",
+      "128M",
+    );
     if (done.status !== 0) throw new Error(done.stderr);
   }
   const pid = await host.daemonPid();
   await new Promise((resolve) => setTimeout(resolve, 5000));
   const before = await cpuTicks(pid);
   await new Promise((resolve) => setTimeout(resolve, SECONDS * 1000));
-  const percent = ((await cpuTicks(pid)) - before) / TICKS / SECONDS * 100;
+  const percent = (((await cpuTicks(pid)) - before) / TICKS / SECONDS) * 100;
   const memory = await residentMiB(pid);
   await host.banger("vm", "delete", ...names);
   return [
-    { what: `daemon's resident memory with ${VMS} idle VMs`, value: round(memory), unit: "MiB", n: 1, limit: "at most 80 MiB", holds: memory <= 80 },
+    {
+      what: `daemon's resident memory with ${VMS} idle VMs`,
+      value: round(memory),
+      unit: "MiB",
+      n: 1,
+      limit: "at most 80 MiB",
+      holds: memory <= 80,
+    },
     {
       what: `daemon's CPU over ${SECONDS} s with ${VMS} idle VMs`,
       value: Math.round(percent * 100) / 100,

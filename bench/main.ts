@@ -51,7 +51,8 @@ let accel = "";
 {
   await using host = await testHost();
   await installFixture(host, ["debian-bookworm-slim", "debian-bookworm"]);
-  accel = (await host.json<{ checks: { name: string; message: string }[] }>("doctor")).checks.find(({ name }) => name === "kvm")?.message ?? "";
+  accel =
+    (await host.json<{ name: string; message: string }[]>("doctor")).find(({ name }) => name === "kvm")?.message ?? "";
   for (const [name, bench] of Object.entries(benches)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue;
     for (const figure of await bench(host)) {

@@ -14,10 +14,7 @@ pub enum Channel {
     /// Stays open for ever; no host at the other end looks like no data.
     Port(OwnedFd),
     /// Connections come and go (a snapshot ends them); the newest counts.
-    Vsock {
-        listener: OwnedFd,
-        connection: Option<OwnedFd>,
-    },
+    Vsock { listener: OwnedFd, connection: Option<OwnedFd> },
     /// Its end ends the agent.
     Inherited(OwnedFd),
 }
@@ -37,10 +34,7 @@ pub fn find() -> io::Result<Option<Channel>> {
     if let Some(port) = open_port()? {
         return Ok(Some(Channel::Port(port)));
     }
-    Ok(listen_vsock()?.map(|listener| Channel::Vsock {
-        listener,
-        connection: None,
-    }))
+    Ok(listen_vsock()?.map(|listener| Channel::Vsock { listener, connection: None }))
 }
 
 fn open_port() -> io::Result<Option<OwnedFd>> {
@@ -84,11 +78,7 @@ fn listen_vsock() -> io::Result<Option<OwnedFd>> {
         address.svm_family = libc::AF_VSOCK as u16;
         address.svm_cid = libc::VMADDR_CID_ANY;
         address.svm_port = VSOCK_PORT;
-        check(libc::bind(
-            listener.as_raw_fd(),
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        ))?;
+        check(libc::bind(listener.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t))?;
         check(libc::listen(listener.as_raw_fd(), 4))?;
         Ok(Some(listener))
     }

@@ -12,18 +12,12 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(code: &'static str, message: impl Into<String>) -> Failure {
-        Failure {
-            code,
-            message: message.into(),
-        }
+        Failure { code, message: message.into() }
     }
 
     /// `error` of something done to `subject`.
     pub fn io(subject: impl Display, error: &io::Error) -> Failure {
-        Failure {
-            code: code_of(error),
-            message: format!("{subject}: {}", describe(error)),
-        }
+        Failure { code: code_of(error), message: format!("{subject}: {}", describe(error)) }
     }
 
     pub fn to_json(&self) -> Value {
@@ -33,10 +27,7 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure {
-            code: code_of(&error),
-            message: describe(&error),
-        }
+        Failure { code: code_of(&error), message: describe(&error) }
     }
 }
 

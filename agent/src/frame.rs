@@ -104,13 +104,7 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new() -> Decoder {
-        Decoder {
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            start: 0,
-            end: 0,
-            payload: (0, 0),
-            lost: None,
-        }
+        Decoder { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, payload: (0, 0), lost: None }
     }
 
     /// Room for the next read: never empty, because a frame is far smaller than the buffer.
@@ -183,15 +177,7 @@ mod tests {
     use super::*;
 
     fn frame(kind: Kind, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Header {
-            kind,
-            channel: 0,
-            epoch: 7,
-            stream,
-            length: payload.len() as u32,
-        }
-        .encode()
-        .to_vec();
+        let mut bytes = Header { kind, channel: 0, epoch: 7, stream, length: payload.len() as u32 }.encode().to_vec();
         bytes.extend_from_slice(payload);
         bytes
     }
@@ -229,11 +215,7 @@ mod tests {
         bytes.extend(frame(Kind::Open, 10, b"{}"));
         for piece in [1, 7, 11, 12, 13, 4096, 70_000] {
             let found = decode(&bytes, piece);
-            let shape: Vec<_> = found
-                .iter()
-                .flatten()
-                .map(|(h, p)| (h.kind, h.stream, p.len()))
-                .collect();
+            let shape: Vec<_> = found.iter().flatten().map(|(h, p)| (h.kind, h.stream, p.len())).collect();
             assert_eq!(
                 shape,
                 [(Kind::Data, 9, PAYLOAD_MAX), (Kind::End, 9, 0), (Kind::Open, 10, 2)],
@@ -279,11 +261,7 @@ mod tests {
                 state ^= state >> 7;
                 state ^= state << 17;
                 // Small values often, so that plausible headers appear.
-                bytes.push(if state & 3 == 0 {
-                    (state >> 8) as u8
-                } else {
-                    (state >> 8) as u8 & 11
-                });
+                bytes.push(if state & 3 == 0 { (state >> 8) as u8 } else { (state >> 8) as u8 & 11 });
             }
             bytes.extend(vec![0; FRAME_MAX]);
             bytes.extend(frame(Kind::Sync, 0, &[6; NONCE]));

@@ -34,9 +34,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
     // SAFETY: the argument vector is the kernel's; it has `argc` strings.
     let arguments: Vec<&CStr> = unsafe {
         handover::remember_argv0(argc, argv);
-        (0..argc.max(0) as usize)
-            .map(|index| CStr::from_ptr(*argv.add(index)))
-            .collect()
+        (0..argc.max(0) as usize).map(|index| CStr::from_ptr(*argv.add(index))).collect()
     };
     // SAFETY: cannot fail.
     if unsafe { libc::getpid() } == 1 {
@@ -83,10 +81,7 @@ fn serve_inherited(fd: i32) -> libc::c_int {
     // SAFETY: no memory is passed; a wrong number is an error.
     let copied = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     if copied < 0 {
-        eprintln!(
-            "banger-vsock-agent: descriptor {fd}: {}",
-            std::io::Error::last_os_error()
-        );
+        eprintln!("banger-vsock-agent: descriptor {fd}: {}", std::io::Error::last_os_error());
         return 1;
     }
     // SAFETY: just created.

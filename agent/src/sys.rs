@@ -8,11 +8,7 @@ use std::path::Path;
 
 /// -1 becomes the error that errno names.
 pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// As `check`, for a call that returns a new descriptor.
@@ -36,21 +32,13 @@ pub fn cpath(path: impl AsRef<Path>) -> io::Result<CString> {
 pub fn read(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length are those of a live slice.
     let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-    if count < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(count as usize)
-    }
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
 pub fn write(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length are those of a live slice.
     let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-    if count < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(count as usize)
-    }
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
 /// A pipe: (read end, write end).
@@ -94,11 +82,7 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 pub fn random(buffer: &mut [u8]) -> io::Result<()> {
     // SAFETY: the pointer and length are those of a live slice; up to 256 bytes are never cut short.
     let count = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-    if count == buffer.len() as isize {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if count == buffer.len() as isize { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Blocks every signal: SIGCHLD is taken from a signalfd, SIGPIPE becomes EPIPE, and nothing else may stop the agent.
@@ -141,10 +125,7 @@ impl Epoll {
 
     /// Watches `fd`, edge-triggered: the reader remembers readiness until the kernel says EAGAIN.
     pub fn add(&self, fd: BorrowedFd, events: libc::c_int, key: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: (events | libc::EPOLLET) as u32,
-            u64: key,
-        };
+        let mut event = libc::epoll_event { events: (events | libc::EPOLLET) as u32, u64: key };
         // SAFETY: the event outlives the call.
         check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) }).map(drop)
     }

@@ -41,13 +41,9 @@ struct CachedFile {
 impl CachedFile {
     /// A missing or unreadable file is an empty one: images without users have none.
     fn text(&mut self, path: &str) -> &str {
-        let stamp = fs::metadata(path)
-            .map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()))
-            .unwrap_or_default();
+        let stamp = fs::metadata(path).map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec())).unwrap_or_default();
         if stamp != self.stamp {
-            self.text = fs::read(path)
-                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .unwrap_or_default();
+            self.text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
             self.stamp = stamp;
         }
         &self.text
@@ -68,20 +64,10 @@ fn resolve(spec: &str, passwd: &str, group: &str) -> Result<User, Failure> {
         (Some(user), _) => user,
         (None, Some(uid)) => {
             let home = if uid == 0 { "/root" } else { "/" };
-            User {
-                name: None,
-                uid,
-                gid: 0,
-                groups: Vec::new(),
-                home: home.into(),
-                shell: "/bin/sh".into(),
-            }
+            User { name: None, uid, gid: 0, groups: Vec::new(), home: home.into(), shell: "/bin/sh".into() }
         }
         (None, None) => {
-            return Err(Failure::new(
-                "EINVAL",
-                format!("no user named {who:?} in the guest's /etc/passwd"),
-            ));
+            return Err(Failure::new("EINVAL", format!("no user named {who:?} in the guest's /etc/passwd")));
         }
     };
     match in_group {
@@ -151,10 +137,7 @@ mod tests {
     #[test]
     fn names_numbers_and_groups_are_found() {
         let ada = resolve("ada", PASSWD, GROUP).expect("ada");
-        assert_eq!(
-            (ada.uid, ada.gid, ada.home.as_str(), ada.shell.as_str()),
-            (1000, 1001, "/home/ada", "/bin/sh")
-        );
+        assert_eq!((ada.uid, ada.gid, ada.home.as_str(), ada.shell.as_str()), (1000, 1001, "/home/ada", "/bin/sh"));
         assert_eq!(ada.groups, [998, 27, 1001]);
         assert_eq!(resolve("1000", PASSWD, GROUP).expect("by uid"), ada);
         let named = resolve("ada:docker", PASSWD, GROUP).expect("with group");
@@ -166,18 +149,8 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_by_name() {
-        assert!(
-            resolve("eve", PASSWD, GROUP)
-                .expect_err("no eve")
-                .message
-                .contains("\"eve\"")
-        );
-        assert!(
-            resolve("ada:nogroup", PASSWD, GROUP)
-                .expect_err("no group")
-                .message
-                .contains("\"nogroup\"")
-        );
+        assert!(resolve("eve", PASSWD, GROUP).expect_err("no eve").message.contains("\"eve\""));
+        assert!(resolve("ada:nogroup", PASSWD, GROUP).expect_err("no group").message.contains("\"nogroup\""));
         assert_eq!(resolve("", PASSWD, GROUP).expect_err("empty").code, "EINVAL");
     }
 }

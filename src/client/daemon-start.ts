@@ -2,7 +2,7 @@
 import { watch } from "node:fs";
 import { mkdir, open } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { basename, dirname } from "node:path";
+import { dirname } from "node:path";
 import type { Readable } from "node:stream";
 import { BangerError, type ErrorBody, fromErrorBody } from "../contract/errors.ts";
 import { daemonCommand, daemonLogFile } from "../host/paths.ts";
@@ -110,11 +110,8 @@ const socketAppears = async (socketPath: string, limitMs: number): Promise<boole
   const look = async () => {
     if (await answers(socketPath)) resolve(true);
   };
-  const watcher = watch(dirname(socketPath), (_, name) => {
-    // The name exists a moment before the socket listens, and that moment raises no event.
-    if (name === basename(socketPath)) setTimeout(look, 20);
-    void look();
-  });
+  // The daemon puts its socket there by a rename when it listens already (host/sockets.ts), so the event is never too early.
+  const watcher = watch(dirname(socketPath), () => void look());
   const timer = setTimeout(() => resolve(false), limitMs);
   try {
     void look();

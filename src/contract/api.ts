@@ -62,7 +62,8 @@ export const api = {
     result: vmSchema,
   },
   /** `ifStopped`: refused with VM_WRONG_STATE when the VM is not stopped at that moment. */
-  vmDelete: { ...routes.vmDelete, request: nothing, result: vmSchema },
+  /** `ifStopped`: refused with VM_WRONG_STATE when the VM is not stopped at that moment. */
+  vmDelete: { ...routes.vmDelete, request: z.strictObject({ ifStopped: z.optional(z.boolean()) }), result: vmSchema },
   /** Run: the VM is created and started, then `exec` runs in it. An ephemeral VM is gone before CLOSE. */
   vmRun: { ...routes.vmRun, request: runSchema, result: nothing },
   vmExec: { ...routes.vmExec, request: execSchema, result: nothing },

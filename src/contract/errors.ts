@@ -98,7 +98,9 @@ export const toBangerError = (thrown: unknown): BangerError => {
     });
   }
   if (thrown instanceof Error && thrown.name === "AbortError") {
-    return thrown.cause instanceof BangerError ? thrown.cause : new BangerError("CANCELLED", "cancelled", { cause: thrown });
+    return thrown.cause instanceof BangerError
+      ? thrown.cause
+      : new BangerError("CANCELLED", "cancelled", { cause: thrown });
   }
   return new BangerError("INTERNAL", message, { cause: thrown });
 };
@@ -111,10 +113,14 @@ export const toErrorBody = (thrown: unknown): ErrorBody => {
 /** The error that an API body describes; an unknown code (a newer daemon) becomes INTERNAL. */
 export const fromErrorBody = (body: unknown): BangerError => {
   const { code, message, hint, details } = (body ?? {}) as Partial<ErrorBody>;
-  return new BangerError(isErrorCode(code) ? code : "INTERNAL", typeof message === "string" ? message : "unknown error", {
-    hint,
-    details,
-  });
+  return new BangerError(
+    isErrorCode(code) ? code : "INTERNAL",
+    typeof message === "string" ? message : "unknown error",
+    {
+      hint,
+      details,
+    },
+  );
 };
 
 /** The errno name of a Node system error (`ENOENT`), if it has one. */

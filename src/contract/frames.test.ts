@@ -33,16 +33,20 @@ const cut = (bytes: Uint8Array, sizes: readonly number[]): Uint8Array[] => {
 
 test("frames come out as they went in, whatever the chunks and the padding between them", () => {
   fc.assert(
-    fc.property(fc.array(frameArbitrary, { maxLength: 12 }), fc.array(fc.integer({ min: 0, max: 50 }), { maxLength: 60 }), (frames, sizes) => {
-      const bytes = Buffer.concat(
-        frames.flatMap(({ type, channel, epoch, stream, payload, paddingBefore }) => [
-          new Uint8Array(paddingBefore),
-          encodeFrame(type, stream, payload, channel, epoch),
-        ]),
-      );
-      const expected = frames.map(({ paddingBefore, ...frame }) => frame);
-      assert.deepEqual(decodeAll(cut(bytes, sizes)), expected);
-    }),
+    fc.property(
+      fc.array(frameArbitrary, { maxLength: 12 }),
+      fc.array(fc.integer({ min: 0, max: 50 }), { maxLength: 60 }),
+      (frames, sizes) => {
+        const bytes = Buffer.concat(
+          frames.flatMap(({ type, channel, epoch, stream, payload, paddingBefore }) => [
+            new Uint8Array(paddingBefore),
+            encodeFrame(type, stream, payload, channel, epoch),
+          ]),
+        );
+        const expected = frames.map(({ paddingBefore, ...frame }) => frame);
+        assert.deepEqual(decodeAll(cut(bytes, sizes)), expected);
+      },
+    ),
   );
 });
 

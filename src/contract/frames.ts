@@ -62,7 +62,13 @@ export const encodeHeader = (type: FrameType, stream: number, length: number, ch
 };
 
 /** A whole frame in one buffer; the payload is copied. */
-export const encodeFrame = (type: FrameType, stream: number, payload: Uint8Array = empty, channel = 0, epoch = 0): Uint8Array => {
+export const encodeFrame = (
+  type: FrameType,
+  stream: number,
+  payload: Uint8Array = empty,
+  channel = 0,
+  epoch = 0,
+): Uint8Array => {
   if (payload.length > MAX_PAYLOAD) throw new FrameError(`payload of ${payload.length} bytes is over ${MAX_PAYLOAD}`);
   const frame = new Uint8Array(HEADER_BYTES + payload.length);
   frame.set(encodeHeader(type, stream, payload.length, channel, epoch));

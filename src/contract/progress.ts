@@ -33,7 +33,11 @@ export const silentProgress = (signal: AbortSignal = new AbortController().signa
  * @param milliseconds from now
  * @param onTimeout the error that the deadline raises
  */
-export const withDeadline = (progress: Progress, milliseconds: number, onTimeout: () => BangerError): Progress & Disposable => {
+export const withDeadline = (
+  progress: Progress,
+  milliseconds: number,
+  onTimeout: () => BangerError,
+): Progress & Disposable => {
   const controller = new AbortController();
   const forward = () => controller.abort(progress.signal.reason);
   if (progress.signal.aborted) forward();
@@ -51,7 +55,9 @@ export const withDeadline = (progress: Progress, milliseconds: number, onTimeout
 
 /** The error an aborted signal stands for. */
 export const abortError = (signal: AbortSignal): BangerError =>
-  signal.reason instanceof BangerError ? signal.reason : new BangerError("CANCELLED", "cancelled", { cause: signal.reason });
+  signal.reason instanceof BangerError
+    ? signal.reason
+    : new BangerError("CANCELLED", "cancelled", { cause: signal.reason });
 
 /** @throws the signal's error when it is aborted */
 export const throwIfAborted = (signal: AbortSignal): void => {

@@ -86,7 +86,12 @@ export type Dial = z.infer<typeof dialSchema>;
 export const fileRequestSchema = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("stat"), path: z.string(), follow: z.optional(z.boolean()) }),
   z.strictObject({ op: z.literal("list"), path: z.string() }),
-  z.strictObject({ op: z.literal("read"), path: z.string(), offset: z.optional(z.number()), length: z.optional(z.number()) }),
+  z.strictObject({
+    op: z.literal("read"),
+    path: z.string(),
+    offset: z.optional(z.number()),
+    length: z.optional(z.number()),
+  }),
   z.strictObject({
     op: z.literal("write"),
     path: z.string(),
@@ -96,7 +101,12 @@ export const fileRequestSchema = z.discriminatedUnion("op", [
     parents: z.optional(z.boolean()),
   }),
   z.strictObject({ op: z.literal("tar_out"), path: z.string(), name: z.optional(z.string()) }),
-  z.strictObject({ op: z.literal("tar_in"), path: z.string(), uid: z.optional(z.number()), gid: z.optional(z.number()) }),
+  z.strictObject({
+    op: z.literal("tar_in"),
+    path: z.string(),
+    uid: z.optional(z.number()),
+    gid: z.optional(z.number()),
+  }),
 ]);
 export type FileRequest = z.infer<typeof fileRequestSchema>;
 

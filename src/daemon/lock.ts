@@ -13,7 +13,9 @@ export const takeLock = async (path: string): Promise<boolean> => {
   const database = new DatabaseSync(path);
   await chmod(path, 0o600);
   try {
-    database.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;");
+    database.exec(
+      "PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;",
+    );
     held.push(database);
     return true;
   } catch (error) {

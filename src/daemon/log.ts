@@ -5,7 +5,9 @@ import { dirname } from "node:path";
 import { errnoOf } from "../contract/errors.ts";
 
 export type Fields = Record<string, unknown>;
-export type Log = Record<"debug" | "info" | "warn" | "error", (message: string, fields?: Fields) => void> & { close(): Promise<void> };
+export type Log = Record<"debug" | "info" | "warn" | "error", (message: string, fields?: Fields) => void> & {
+  close(): Promise<void>;
+};
 
 const levels = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof levels)[number];
@@ -16,7 +18,12 @@ const MAX_BYTES = 8 * 1024 * 1024;
 const describe = (value: unknown): unknown => {
   if (!(value instanceof Error)) return value;
   const code = "code" in value ? { code: value.code } : {};
-  return { ...code, message: value.message, stack: value.stack, ...(value.cause ? { cause: describe(value.cause) } : {}) };
+  return {
+    ...code,
+    message: value.message,
+    stack: value.stack,
+    ...(value.cause ? { cause: describe(value.cause) } : {}),
+  };
 };
 
 const sizeOf = async (path: string): Promise<number> => {
@@ -52,14 +59,16 @@ export const openLog = async (path: string, level: LogLevel): Promise<Log> => {
       rotating = false;
     }
   };
-  const write = (name: LogLevel) => (message: string, fields: Fields = {}) => {
-    if (levels.indexOf(name) < levels.indexOf(level)) return;
-    const described = Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, describe(value)]));
-    const line = `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...described })}\n`;
-    stream.write(line);
-    written += line.length;
-    if (written > MAX_BYTES && !rotating) void rotate();
-  };
+  const write =
+    (name: LogLevel) =>
+    (message: string, fields: Fields = {}) => {
+      if (levels.indexOf(name) < levels.indexOf(level)) return;
+      const described = Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, describe(value)]));
+      const line = `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...described })}\n`;
+      stream.write(line);
+      written += line.length;
+      if (written > MAX_BYTES && !rotating) void rotate();
+    };
   return {
     debug: write("debug"),
     info: write("info"),

@@ -20,6 +20,7 @@ import { operations as operationRegistry } from "./operations.ts";
 import { sshService } from "./ssh/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
+import { startNotes } from "./vms/notes.ts";
 import { vmService } from "./vms/service.ts";
 
 /** The client that starts a daemon reads one line here (client/daemon-start.ts). */
@@ -52,7 +53,11 @@ const serve = async (): Promise<void> => {
   log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });
   const driver = qemuDriver(config.qemuBin);
   const operations = operationRegistry(log);
-  const vms = vmService(vmStore(database), { images, kernels, ssh, driver, log, bootTimeout: config.bootTimeout }, async () => (await loadConfig()).vmDefaults);
+  const vms = vmService(
+    vmStore(database),
+    { images, kernels, ssh, driver, log, bootTimeout: config.bootTimeout, startNotes: startNotes() },
+    async () => (await loadConfig()).vmDefaults,
+  );
 
   let server: Server | undefined;
   let ending = false;

@@ -8,7 +8,11 @@ import type { GuestConnection } from "./connection.ts";
  * @returns its `ok`
  * @throws GUEST_ERROR, GUEST_AGENT_LOST, GUEST_PROTOCOL, or the signal's error
  */
-export const callGuest = async (connection: GuestConnection, request: Record<string, unknown>, progress: Progress): Promise<unknown> => {
+export const callGuest = async (
+  connection: GuestConnection,
+  request: Record<string, unknown>,
+  progress: Progress,
+): Promise<unknown> => {
   const stream = connection.open(request);
   stream.output.resume();
   stream.errors.resume();

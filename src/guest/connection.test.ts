@@ -4,21 +4,38 @@ import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { type ScriptedGuest, helloBytes, nextFrame, scriptedGuest } from "../../test/support/scripted-guest.ts";
 import { BangerError } from "../contract/errors.ts";
-import { decodeJson, encodeCredit, encodeFrame, encodeJson, frameType, INITIAL_CREDIT, MAX_PAYLOAD } from "../contract/frames.ts";
+import {
+  decodeJson,
+  encodeCredit,
+  encodeFrame,
+  encodeJson,
+  frameType,
+  INITIAL_CREDIT,
+  MAX_PAYLOAD,
+} from "../contract/frames.ts";
 import { silentProgress } from "../contract/progress.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "./connection.ts";
 
 const EPOCH = 7;
 
 const connected = async (guest: ScriptedGuest, events: GuestEvent[] = []): Promise<GuestConnection> => {
-  const connecting = connectGuest({ channel: guest.channel, epoch: EPOCH, onEvent: (event) => events.push(event) }, silentProgress());
+  const connecting = connectGuest(
+    { channel: guest.channel, epoch: EPOCH, onEvent: (event) => events.push(event) },
+    silentProgress(),
+  );
   const sync = await nextFrame(guest, frameType.sync);
   guest.socket.write(guest.hello(sync));
   return connecting;
 };
 
-const send = (guest: ScriptedGuest, type: Parameters<typeof encodeFrame>[0], stream: number, payload: Uint8Array, channel = 0, epoch = EPOCH) =>
-  guest.socket.write(encodeFrame(type, stream, payload, channel, epoch));
+const send = (
+  guest: ScriptedGuest,
+  type: Parameters<typeof encodeFrame>[0],
+  stream: number,
+  payload: Uint8Array,
+  channel = 0,
+  epoch = EPOCH,
+) => guest.socket.write(encodeFrame(type, stream, payload, channel, epoch));
 
 const hasCode = (code: string) => (error: unknown) => error instanceof BangerError && error.code === code;
 
@@ -46,7 +63,12 @@ test("output, errors and the result arrive in full and apart", async () => {
   send(guest, frameType.data, open.stream, Buffer.from("out"));
   send(guest, frameType.data, open.stream, Buffer.from("err"), 1);
   send(guest, frameType.close, open.stream, encodeJson({ exit: 3 }));
-  assert.deepEqual(await Promise.all([text(stream.output), text(stream.errors), stream.result, stream.opened]), ["out", "err", { exit: 3 }, { pid: 5 }]);
+  assert.deepEqual(await Promise.all([text(stream.output), text(stream.errors), stream.result, stream.opened]), [
+    "out",
+    "err",
+    { exit: 3 },
+    { pid: 5 },
+  ]);
 });
 
 test("a request over one frame is sent in parts", async () => {
@@ -93,8 +115,13 @@ test("credit is granted as the reader takes bytes, not before", async () => {
 });
 
 for (const [what, frames] of Object.entries({
-  "more data than it was granted": Array.from({ length: 17 }, () => encodeFrame(frameType.data, 1, new Uint8Array(INITIAL_CREDIT / 16), 0, EPOCH)),
-  "data after its end": [encodeFrame(frameType.end, 1, undefined, 0, EPOCH), encodeFrame(frameType.data, 1, Uint8Array.of(1), 0, EPOCH)],
+  "more data than it was granted": Array.from({ length: 17 }, () =>
+    encodeFrame(frameType.data, 1, new Uint8Array(INITIAL_CREDIT / 16), 0, EPOCH),
+  ),
+  "data after its end": [
+    encodeFrame(frameType.end, 1, undefined, 0, EPOCH),
+    encodeFrame(frameType.data, 1, Uint8Array.of(1), 0, EPOCH),
+  ],
   "a credit that is no number": [encodeFrame(frameType.credit, 1, Uint8Array.of(1), 0, EPOCH)],
   "a result that is no JSON": [encodeFrame(frameType.close, 1, Buffer.from("{"), 0, EPOCH)],
   "an event that is no JSON": [encodeFrame(frameType.event, 0, Buffer.from("nope"), 0, EPOCH)],
@@ -145,7 +172,10 @@ test("the end of the channel fails every stream and says so", async () => {
 test("waiting for a guest that never answers ends with the signal", async () => {
   await using guest = await scriptedGuest();
   const controller = new AbortController();
-  const connecting = connectGuest({ channel: guest.channel, epoch: EPOCH, onEvent: () => undefined }, silentProgress(controller.signal));
+  const connecting = connectGuest(
+    { channel: guest.channel, epoch: EPOCH, onEvent: () => undefined },
+    silentProgress(controller.signal),
+  );
   await nextFrame(guest, frameType.sync);
   controller.abort(new BangerError("VM_BOOT_TIMEOUT", "too slow"));
   await assert.rejects(connecting, hasCode("VM_BOOT_TIMEOUT"));

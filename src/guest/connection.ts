@@ -4,7 +4,16 @@
  */
 import type { Duplex } from "node:stream";
 import { BangerError } from "../contract/errors.ts";
-import { decodeJson, encodeHeader, encodeJson, type Frame, frameDecoder, frameType, MAX_PAYLOAD, MAX_REQUEST } from "../contract/frames.ts";
+import {
+  decodeJson,
+  encodeHeader,
+  encodeJson,
+  type Frame,
+  frameDecoder,
+  frameType,
+  MAX_PAYLOAD,
+  MAX_REQUEST,
+} from "../contract/frames.ts";
 import { abortable, type Progress } from "../contract/progress.ts";
 import { greeting, type Hello, helloFinder, parseHello } from "./handshake.ts";
 import { type GuestStream, guestStream, type StreamPort } from "./stream.ts";
@@ -100,14 +109,16 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
     drained.clear();
     for (const wake of waiting) wake();
   });
-  const onEnd = (cause?: unknown) => fail(new BangerError("GUEST_AGENT_LOST", "the connection to the guest agent is gone", { cause }));
+  const onEnd = (cause?: unknown) =>
+    fail(new BangerError("GUEST_AGENT_LOST", "the connection to the guest agent is gone", { cause }));
   channel.once("end", () => onEnd());
   channel.once("close", () => onEnd());
   channel.once("error", onEnd);
 
   const open = (request: Record<string, unknown>): GuestStream => {
     if (lost) throw lost;
-    if (streams.size >= MAX_STREAMS) throw new BangerError("GUEST_ERROR", `more than ${MAX_STREAMS} streams to one guest`);
+    if (streams.size >= MAX_STREAMS)
+      throw new BangerError("GUEST_ERROR", `more than ${MAX_STREAMS} streams to one guest`);
     const body = encodeJson(request);
     if (body.length > MAX_REQUEST) {
       throw new BangerError("USAGE", `the request is ${body.length} bytes long; the limit is ${MAX_REQUEST}`, {
@@ -130,7 +141,12 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
     channel.resume();
     channel.write(bytes);
     const hello = await abortable(greeted.promise, progress.signal);
-    return { hello, open, closed: closed.promise, close: () => fail(new BangerError("GUEST_AGENT_LOST", "the connection was closed")) };
+    return {
+      hello,
+      open,
+      closed: closed.promise,
+      close: () => fail(new BangerError("GUEST_AGENT_LOST", "the connection was closed")),
+    };
   } catch (error) {
     channel.destroy();
     throw error;
@@ -139,7 +155,8 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
 
 const parseEvent = (payload: Uint8Array): GuestEvent => {
   const value = decodeJson(payload);
-  if (typeof value !== "object" || value === null || !("event" in value) || typeof value.event !== "string") return { event: "unknown" };
+  if (typeof value !== "object" || value === null || !("event" in value) || typeof value.event !== "string")
+    return { event: "unknown" };
   const state = "state" in value && typeof value.state === "string" ? value.state : undefined;
   return state === undefined ? { event: value.event } : { event: value.event, state };
 };

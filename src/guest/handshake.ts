@@ -23,7 +23,10 @@ export type Hello = z.infer<typeof helloSchema>;
 export const parseHello = (payload: Uint8Array): Hello => {
   const parsed = helloSchema.safeParse(decodeJson(payload.subarray(NONCE_BYTES)));
   if (parsed.success) return parsed.data;
-  throw new BangerError("GUEST_PROTOCOL", `the guest agent's greeting is not understood: ${z.prettifyError(parsed.error)}`);
+  throw new BangerError(
+    "GUEST_PROTOCOL",
+    `the guest agent's greeting is not understood: ${z.prettifyError(parsed.error)}`,
+  );
 };
 
 /** What the host writes first: padding that ends any half frame in the guest, then SYNC. */
@@ -44,7 +47,11 @@ export const helloFinder = (nonce: Uint8Array, epoch: number): ((chunk: Uint8Arr
     for (let at = seen.indexOf(wanted); at >= 0; at = seen.indexOf(wanted, at + 1)) {
       const header = at - HEADER_BYTES;
       if (header < 0) continue;
-      if (seen[header] === frameType.hello && seen.readUInt16LE(header + 2) === epoch && seen.readUInt32LE(header + 4) === 0) {
+      if (
+        seen[header] === frameType.hello &&
+        seen.readUInt16LE(header + 2) === epoch &&
+        seen.readUInt32LE(header + 4) === 0
+      ) {
         return seen.subarray(header);
       }
     }

@@ -1,7 +1,17 @@
 /** One stream to the guest: Node streams on the outside, frames and credit on the inside. */
 import { Readable, Writable } from "node:stream";
 import { BangerError } from "../contract/errors.ts";
-import { decodeCredit, decodeJson, encodeCredit, encodeJson, type Frame, type FrameType, frameType, INITIAL_CREDIT, MAX_PAYLOAD } from "../contract/frames.ts";
+import {
+  decodeCredit,
+  decodeJson,
+  encodeCredit,
+  encodeJson,
+  type Frame,
+  type FrameType,
+  frameType,
+  INITIAL_CREDIT,
+  MAX_PAYLOAD,
+} from "../contract/frames.ts";
 
 const nothing = new Uint8Array(0);
 
@@ -158,7 +168,9 @@ const parseResult = (value: unknown): StreamResult | BangerError => {
     if ("error" in value && typeof value.error === "object" && value.error !== null) {
       const { code, message } = value.error as Record<string, unknown>;
       const text = typeof message === "string" ? message.slice(0, 1000) : "the guest gave no reason";
-      return new BangerError("GUEST_ERROR", text, { details: { code: typeof code === "string" ? code.slice(0, 32) : "EPROTO" } });
+      return new BangerError("GUEST_ERROR", text, {
+        details: { code: typeof code === "string" ? code.slice(0, 32) : "EPROTO" },
+      });
     }
   }
   return new BangerError("GUEST_PROTOCOL", "the guest's result is not understood");

@@ -45,7 +45,12 @@ export const vmsFolder = () => join(roots().state, "vms");
 /** Sockets of a running VM. Kept short: a unix socket's path must stay under 108 bytes. */
 export const vmSockets = (id: string) => {
   const folder = join(roots().runtime, "vms", id);
-  return { folder, agent: join(folder, "agent.sock"), control: join(folder, "qmp.sock"), console: join(folder, "console.sock") };
+  return {
+    folder,
+    agent: join(folder, "agent.sock"),
+    control: join(folder, "qmp.sock"),
+    console: join(folder, "console.sock"),
+  };
 };
 
 export const daemonSocket = () => join(roots().runtime, "bangerd.sock");

@@ -65,7 +65,8 @@ export const toolMissing = (program: string, cause?: unknown): BangerError => {
 };
 
 /** Programs of system administration live in sbin, which is not on an ordinary user's PATH on Debian. */
-export const toolPath = (): string => `${process.env.PATH ?? "/usr/local/bin:/usr/bin:/bin"}:/usr/local/sbin:/usr/sbin:/sbin`;
+export const toolPath = (): string =>
+  `${process.env.PATH ?? "/usr/local/bin:/usr/bin:/bin"}:/usr/local/sbin:/usr/sbin:/sbin`;
 
 /**
  * Starts a program.
@@ -95,7 +96,11 @@ export const startProcess = async (options: StartOptions): Promise<RunningProces
     child.once("spawn", resolve);
     child.once("error", (error) => {
       const missing = errnoOf(error) === "ENOENT" && (options.cwd === undefined || !error.message.includes("chdir"));
-      reject(missing ? toolMissing(program, error) : new BangerError("TOOL_FAILED", `cannot start ${program}: ${error.message}`, { cause: error }));
+      reject(
+        missing
+          ? toolMissing(program, error)
+          : new BangerError("TOOL_FAILED", `cannot start ${program}: ${error.message}`, { cause: error }),
+      );
     });
   });
   const pid = child.pid;
@@ -175,9 +180,13 @@ export const runTool = async (options: ToolOptions): Promise<{ stdout: string; s
     if (options.signal?.aborted) throw abortError(options.signal);
     const status = exit.status ?? -1;
     if (!(options.okStatus ?? [0]).includes(status)) {
-      throw new BangerError("TOOL_FAILED", `${options.argv[0]} ${describeExit(exit)}: ${running.stderrTail() || "(no output)"}`, {
-        details: { argv: options.argv, status: exit.status, signal: exit.signal },
-      });
+      throw new BangerError(
+        "TOOL_FAILED",
+        `${options.argv[0]} ${describeExit(exit)}: ${running.stderrTail() || "(no output)"}`,
+        {
+          details: { argv: options.argv, status: exit.status, signal: exit.signal },
+        },
+      );
     }
     return { stdout: text, status };
   } finally {
@@ -186,7 +195,11 @@ export const runTool = async (options: ToolOptions): Promise<{ stdout: string; s
 };
 
 export const describeExit = (exit: Exit): string =>
-  exit.signal ? `was ended by ${exit.signal}` : exit.status === undefined ? "ended" : `ended with status ${exit.status}`;
+  exit.signal
+    ? `was ended by ${exit.signal}`
+    : exit.status === undefined
+      ? "ended"
+      : `ended with status ${exit.status}`;
 
 const feed = (stdin: Writable | null, input: ToolOptions["input"]): void => {
   if (!stdin || input === undefined) return;

@@ -33,7 +33,10 @@ export type MachineIdentity = {
 };
 
 /** Why a machine ended, for a person. */
-export type MachineEnd = { reason: string; /** The guest ended it by itself, or the daemon asked for it. */ clean: boolean };
+export type MachineEnd = {
+  reason: string /** The guest ended it by itself, or the daemon asked for it. */;
+  clean: boolean;
+};
 
 export type Machine = {
   readonly identity: MachineIdentity;
@@ -63,12 +66,16 @@ export type Driver = {
    */
   host(): Promise<VmmHost>;
   /** Starts a machine; when it throws, nothing of it is left. `onIdentity` is awaited before anything else is done with it. */
-  start(spec: MachineSpec, onIdentity: (identity: MachineIdentity) => Promise<void>, progress: Progress): Promise<Machine>;
+  start(
+    spec: MachineSpec,
+    onIdentity: (identity: MachineIdentity) => Promise<void>,
+    progress: Progress,
+  ): Promise<Machine>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
 };
 
-export type VmmHost = { accel: Accel; /** How a machine's NIC is connected. */ network: NetworkBackend };
+export type VmmHost = { accel: Accel /** How a machine's NIC is connected. */; network: NetworkBackend };
 
 /** What the guest must be told of its network. */
 export type GuestNetwork = { address: string; gateway: string; dns: readonly string[]; mtu?: number };

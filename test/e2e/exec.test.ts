@@ -12,7 +12,21 @@ let host: Host;
 before(async () => {
   host = await testHost();
   await installFixture(host, [SLIM]);
-  const done = await host.banger("vm", "run", "-d", "--name", "box", "--image", SLIM, "--memory", "1G", "--vcpu", "2", "--env", "FROM_VM=yes");
+  const done = await host.banger(
+    "vm",
+    "run",
+    "-d",
+    "--name",
+    "box",
+    "--image",
+    SLIM,
+    "--memory",
+    "1G",
+    "--vcpu",
+    "2",
+    "--env",
+    "FROM_VM=yes",
+  );
   assert.equal(done.status, 0, done.stderr);
 });
 after(() => host[Symbol.asyncDispose]());
@@ -53,7 +67,18 @@ test("stdout and stderr stay apart", async () => {
 });
 
 test("environment, folder and user are those asked for", async () => {
-  const done = await exec("--cwd", "/tmp", "--env", "GREETING=hi there", "--user", "www-data", "--", "sh", "-c", 'echo "$GREETING|$FROM_VM|$(pwd)|$(id -un)|$HOME"');
+  const done = await exec(
+    "--cwd",
+    "/tmp",
+    "--env",
+    "GREETING=hi there",
+    "--user",
+    "www-data",
+    "--",
+    "sh",
+    "-c",
+    'echo "$GREETING|$FROM_VM|$(pwd)|$(id -un)|$HOME"',
+  );
   assert.equal(done.stdout, "hi there|yes|/tmp|www-data|/var/www\n");
 });
 
@@ -68,7 +93,10 @@ test("100 MB of binary stdin come back unchanged", async () => {
   const done = await host.run(["vm", "exec", "box", "--", "cat"], { input: data, timeout: 120_000 });
   assert.equal(done.status, 0, done.stderr);
   assert.equal(done.stdoutBytes.length, data.length);
-  assert.equal(createHash("sha256").update(done.stdoutBytes).digest("hex"), createHash("sha256").update(data).digest("hex"));
+  assert.equal(
+    createHash("sha256").update(done.stdoutBytes).digest("hex"),
+    createHash("sha256").update(data).digest("hex"),
+  );
 });
 
 test("output that nobody reads any more ends the command: `| head -1`", async () => {
@@ -83,7 +111,15 @@ test("output that nobody reads any more ends the command: `| head -1`", async ()
 });
 
 test("SIGTERM to the CLI reaches the command", async () => {
-  const child = host.start(["vm", "exec", "box", "--", "sh", "-c", "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.1; done"]);
+  const child = host.start([
+    "vm",
+    "exec",
+    "box",
+    "--",
+    "sh",
+    "-c",
+    "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.1; done",
+  ]);
   child.stdin?.end();
   await outputHolds(child, "ready");
   const said = outputHolds(child, "got it");
@@ -108,7 +144,9 @@ test("a background process does not hold the end of its command", async () => {
 });
 
 test("200 commands at once all answer with their own output and status", async () => {
-  const children = Array.from({ length: 200 }, (_, index) => exec("--", "sh", "-c", `echo ${index}; exit ${index % 7}`));
+  const children = Array.from({ length: 200 }, (_, index) =>
+    exec("--", "sh", "-c", `echo ${index}; exit ${index % 7}`),
+  );
   for (const [index, done] of (await Promise.all(children)).entries()) {
     assert.equal(done.stdout, `${index}\n`, done.stderr);
     assert.equal(done.status, index % 7);

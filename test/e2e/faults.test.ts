@@ -9,7 +9,8 @@ import { type Host, testHost } from "../support/host.ts";
 import { folderHolds, outputHolds, processEnds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
-const config = (more = "") => `default_image_name = "${SLIM}"\n${more}\n[vm_defaults]\nvcpu = 1\nmemory = "256M"\ndisk_size = "2G"\n`;
+const config = (more = "") =>
+  `default_image_name = "${SLIM}"\n${more}\n[vm_defaults]\nvcpu = 1\nmemory = "256M"\ndisk_size = "2G"\n`;
 let host: Host;
 
 before(async () => {
@@ -27,13 +28,18 @@ const runtimeFolders = (of = host) => readdir(join(of.env.XDG_RUNTIME_DIR, "bang
 
 /** Waits until the daemon has undone a run, then checks that nothing is left of it. */
 const nothingLeft = async () => {
-  await folderHolds(host.env.XDG_STATE_HOME, async () => (await list()).length === 0 && (await vmFolders()).length === 0);
+  await folderHolds(
+    host.env.XDG_STATE_HOME,
+    async () => (await list()).length === 0 && (await vmFolders()).length === 0,
+  );
   await folderHolds(host.env.XDG_RUNTIME_DIR, async () => (await runtimeFolders()).length === 0);
   for (const { pid } of await vmms()) await processEnds(pid);
 };
 
 const exitOf = (child: ReturnType<Host["start"]>) =>
-  new Promise<{ status: number | null; signal: string | null }>((resolve) => child.once("exit", (status, signal) => resolve({ status, signal })));
+  new Promise<{ status: number | null; signal: string | null }>((resolve) =>
+    child.once("exit", (status, signal) => resolve({ status, signal })),
+  );
 
 for (const [how, signal] of [
   ["Ctrl-C", "SIGINT"],
@@ -88,7 +94,10 @@ test("the daemon killed while `run --rm` runs: the next one takes the VM away", 
 
 test("a kernel that panics ends the VM, with the reason in its state", async () => {
   assert.equal((await host.banger("vm", "run", "-d", "--name", "panic")).status, 0);
-  await host.run(["vm", "exec", "panic", "--", "sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger"], { timeout: 30_000 });
+  await host.run(
+    ["vm", "exec", "panic", "--", "sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger"],
+    { timeout: 30_000 },
+  );
   const vm = await host.json<Vm>("vm", "show", "panic");
   assert.equal(vm.state, "stopped");
   assert.match(vm.reason ?? "", /kernel/);
@@ -128,7 +137,10 @@ test("a truncated image is named before anything boots, with how to get it anew"
   await truncate(path, 4096);
   const done = await damaged.banger("vm", "run", "--rm", "--", "true");
   assert.equal(done.status, 1);
-  assert.match(done.stderr, new RegExp(`${SLIM} is damaged[\\s\\S]*banger image delete ${SLIM} && banger image pull ${SLIM}`));
+  assert.match(
+    done.stderr,
+    new RegExp(`${SLIM} is damaged[\\s\\S]*banger image delete ${SLIM} && banger image pull ${SLIM}`),
+  );
   assert.deepEqual(await list(damaged), []);
 });
 

@@ -84,7 +84,7 @@ test("a daemon killed in the middle of a transfer leaves a guest that answers", 
   child.stdin?.on("error", () => child.stdin?.destroy());
   child.stdout?.resume();
   const pump = () => {
-    while (child.stdin?.writable && child.stdin.write(flood)) continue;
+    while (child.stdin?.writable && child.stdin.write(flood));
     child.stdin?.once("drain", pump);
   };
   pump();
@@ -112,11 +112,23 @@ test("a name that is taken and names that are none are refused before anything i
     assert.ok(done.status === 1 || done.status === 2, `${name}: ${done.status}`);
     assert.match(done.stderr, message);
   }
-  for (const flag of ["--memory=0", "--memory=-1", "--memory=12Q", "--disk-size=0G", "--vcpu=0", "--vcpu=1.5", "--vcpu=two", "--memory=1M"]) {
+  for (const flag of [
+    "--memory=0",
+    "--memory=-1",
+    "--memory=12Q",
+    "--disk-size=0G",
+    "--vcpu=0",
+    "--vcpu=1.5",
+    "--vcpu=two",
+    "--memory=1M",
+  ]) {
     const done = await host.banger("vm", "create", "--name", "never", flag);
     assert.equal(done.status, 2, `${flag}: ${done.stderr}`);
   }
-  assert.deepEqual((await host.json<Vm[]>("vm", "list")).map(({ name }) => name), ["keeper"]);
+  assert.deepEqual(
+    (await host.json<Vm[]>("vm", "list")).map(({ name }) => name),
+    ["keeper"],
+  );
 });
 
 test("unknown images and kernels are named, with the nearest that is there", async () => {
@@ -158,7 +170,9 @@ test("kill ends a VM at once, and delete of a running one leaves nothing of it",
 
 test("two commands that start the daemon at the same moment share one", async () => {
   await ok("daemon", "stop");
-  const answers = await Promise.all(Array.from({ length: 6 }, () => host.json<{ pid: number }>("daemon", "status").catch((error: unknown) => error)));
+  const answers = await Promise.all(
+    Array.from({ length: 6 }, () => host.json<{ pid: number }>("daemon", "status").catch((error: unknown) => error)),
+  );
   const started = await Promise.all(Array.from({ length: 6 }, () => host.banger("vm", "list")));
   for (const done of started) assert.equal(done.status, 0, done.stderr);
   assert.equal(answers.length, 6);

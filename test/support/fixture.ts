@@ -11,7 +11,8 @@ const inputs = ["catalog/**/*", "images/**/*"];
 
 const digestOfInputs = async (): Promise<string> => {
   const files: string[] = [];
-  for await (const entry of glob(inputs, { cwd: root, withFileTypes: true })) if (entry.isFile()) files.push(join(entry.parentPath, entry.name));
+  for await (const entry of glob(inputs, { cwd: root, withFileTypes: true }))
+    if (entry.isFile()) files.push(join(entry.parentPath, entry.name));
   const hash = createHash("sha256");
   for (const file of files.sort()) hash.update(file.slice(root.length)).update(await readFile(file));
   return hash.digest("hex").slice(0, 12);

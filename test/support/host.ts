@@ -8,13 +8,29 @@ export const bangerBinary = join(import.meta.dirname, "..", "..", "build", "bin"
 
 const hostsFolder = join(import.meta.dirname, "..", "..", "build", "hosts");
 
-export type Environment = { HOME: string; XDG_CONFIG_HOME: string; XDG_STATE_HOME: string; XDG_CACHE_HOME: string; XDG_RUNTIME_DIR: string };
-export type Done = { status: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string; stdoutBytes: Buffer };
+export type Environment = {
+  HOME: string;
+  XDG_CONFIG_HOME: string;
+  XDG_STATE_HOME: string;
+  XDG_CACHE_HOME: string;
+  XDG_RUNTIME_DIR: string;
+};
+export type Done = {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+  stdoutBytes: Buffer;
+};
 export type RunOptions = { input?: string | Uint8Array; env?: Record<string, string>; timeout?: number; cwd?: string };
 
 /** Starts the built program; stdin, stdout and stderr are pipes. */
 export const startBanger = (env: Environment, args: readonly string[], options: RunOptions = {}): ChildProcess =>
-  spawn(bangerBinary, args, { env: { ...process.env, ...env, ...options.env }, cwd: options.cwd ?? env.HOME, stdio: "pipe" });
+  spawn(bangerBinary, args, {
+    env: { ...process.env, ...env, ...options.env },
+    cwd: options.cwd ?? env.HOME,
+    stdio: "pipe",
+  });
 
 /** Collects a program until its end; after the time limit it is killed and the test fails by its status. */
 export const finish = async (child: ChildProcess, options: RunOptions = {}): Promise<Done> => {
@@ -31,7 +47,13 @@ export const finish = async (child: ChildProcess, options: RunOptions = {}): Pro
   });
   clearTimeout(timer);
   const stdoutBytes = Buffer.concat(stdout);
-  return { status, signal, stdout: stdoutBytes.toString("utf8"), stderr: Buffer.concat(stderr).toString("utf8"), stdoutBytes };
+  return {
+    status,
+    signal,
+    stdout: stdoutBytes.toString("utf8"),
+    stderr: Buffer.concat(stderr).toString("utf8"),
+    stdoutBytes,
+  };
 };
 
 export const bangerIn = (env: Environment, args: readonly string[], options: RunOptions = {}): Promise<Done> =>
@@ -86,7 +108,9 @@ export const testHost = async (config?: string): Promise<Host> => {
     processes: () => processesOf(folder),
     [Symbol.asyncDispose]: async () => {
       for (const { pid } of await processesOf(folder)) kill(pid);
-      await Promise.all([folder, runtime].map((path) => rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })));
+      await Promise.all(
+        [folder, runtime].map((path) => rm(path, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 })),
+      );
     },
   };
 };
@@ -105,9 +129,13 @@ const processesOf = async (folder: string): Promise<{ pid: number; command: stri
   for (const entry of await readdir("/proc")) {
     if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
     try {
-      const [environ, command] = await Promise.all([readFile(`/proc/${entry}/environ`, "latin1"), readFile(`/proc/${entry}/cmdline`, "utf8")]);
+      const [environ, command] = await Promise.all([
+        readFile(`/proc/${entry}/environ`, "latin1"),
+        readFile(`/proc/${entry}/cmdline`, "utf8"),
+      ]);
       await readlink(`/proc/${entry}/exe`);
-      if (environ.includes(folder) || command.includes(folder)) found.push({ pid: Number(entry), command: command.replaceAll("\0", " ").trim() });
+      if (environ.includes(folder) || command.includes(folder))
+        found.push({ pid: Number(entry), command: command.replaceAll("\0", " ").trim() });
     } catch (error) {
       // It has ended, or is a thread of the kernel.
       if (!(error instanceof Error)) throw error;

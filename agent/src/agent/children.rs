@@ -80,19 +80,13 @@ impl Agent {
                         // A group that is gone needs no signal.
                         let _ = sys::kill(-pid, signal);
                     }
-                    self.deadlines.push(Deadline {
-                        at: Instant::now() + HANGUP_GRACE,
-                        key,
-                    });
+                    self.deadlines.push(Deadline { at: Instant::now() + HANGUP_GRACE, key });
                 }
                 stream.sources = [None, None];
             }
             Work::Connection { .. } => {
                 stream.sources = [None, None];
-                stream.outcome = Some(Outcome::Failed(Failure::new(
-                    "ECANCELED",
-                    "the host closed the connection",
-                )));
+                stream.outcome = Some(Outcome::Failed(Failure::new("ECANCELED", "the host closed the connection")));
             }
             Work::Worker(shared) => {
                 shared.cancel();

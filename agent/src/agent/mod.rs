@@ -175,7 +175,7 @@ impl Agent {
             KEY_NOTIFY => self.read_notifications(),
             _ => match key & 3 {
                 SLOT_SINK => self.sink_ready(key >> 2),
-                slot => self.source_ready(key >> 2, slot as usize, events),
+                slot => self.source_ready(key >> 2, slot as usize),
             },
         }
     }
@@ -213,8 +213,7 @@ impl Agent {
             self.outbox.push(Kind::Close, 0, wire, text.as_bytes());
         } else {
             let failure = crate::failure::Failure::new("EMSGSIZE", "the result does not fit a frame");
-            self.outbox
-                .push(Kind::Close, 0, wire, failure.to_json().to_string().as_bytes());
+            self.outbox.push(Kind::Close, 0, wire, failure.to_json().to_string().as_bytes());
         }
     }
 

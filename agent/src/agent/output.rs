@@ -11,9 +11,6 @@ use std::os::fd::AsFd;
 /// DATA frames between two looks at what else has happened.
 const FRAMES: usize = 32;
 
-/// Events that say that the other end is closed.
-const HANG_UP: u32 = (libc::EPOLLHUP | libc::EPOLLRDHUP | libc::EPOLLERR) as u32;
-
 /// What came of one source's turn.
 enum Turn {
     /// Nothing to send for now.
@@ -24,7 +21,7 @@ enum Turn {
 }
 
 impl Agent {
-    pub(super) fn source_ready(&mut self, key: u64, slot: usize, events: u32) {
+    pub(super) fn source_ready(&mut self, key: u64, slot: usize) {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
@@ -32,7 +29,6 @@ impl Agent {
             return;
         };
         source.ready = true;
-        source.hung_up |= events & HANG_UP != 0;
         if stream.aborted {
             self.discard(key, slot);
         } else {
@@ -103,14 +99,9 @@ impl Agent {
         };
         let want = credit.min(PAYLOAD_MAX).min(source.left.unwrap_or(usize::MAX));
         if want == 0 {
-            return if source.left == Some(0) {
-                Turn::Ended
-            } else {
-                Turn::Idle
-            };
+            return if source.left == Some(0) { Turn::Ended } else { Turn::Idle };
         }
         let space = self.outbox.data_space(want);
-        let want = space.len();
         match sys::read(source.fd.as_fd(), space) {
             Ok(0) => Turn::Ended,
             Ok(count) => {
@@ -122,7 +113,8 @@ impl Agent {
                 if let Some(wire) = stream.wire {
                     self.outbox.commit(Kind::Data, slot as u8, wire, count);
                 }
-                // Also after less than was asked for: the end may have come before this read, and its edge with it. Only EAGAIN says empty.
+                // Also after less than was asked for: the end may have come before this read, and its edge with it. Only EAGAIN
+                // says empty.
                 if done { Turn::Ended } else { Turn::Again }
             }
             Err(error) if sys::would_block(&error) => {
@@ -242,11 +234,7 @@ impl Agent {
         let Some(sink) = &mut stream.sink else { return };
         if waiting && !sink.watched {
             sink.watched = true;
-            if self
-                .epoll
-                .add(sink.fd.as_fd(), libc::EPOLLOUT, key << 2 | SLOT_SINK)
-                .is_err()
-            {
+            if self.epoll.add(sink.fd.as_fd(), libc::EPOLLOUT, key << 2 | SLOT_SINK).is_err() {
                 stream.sink = None;
             }
         }

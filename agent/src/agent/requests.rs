@@ -65,19 +65,13 @@ impl Agent {
     }
 
     fn start_process(&mut self, wire: u32, exec: &Exec) -> Result<(), Failure> {
-        let Process {
-            pid,
-            terminal,
-            sink,
-            sources,
-        } = self.launcher.launch(exec)?;
+        let Process { pid, terminal, sink, sources } = self.launcher.launch(exec)?;
         let mut stream = Stream::new(wire, Work::Process { pid, terminal });
         stream.sink = Some(sink);
         stream.sources = sources;
         let key = self.insert(wire, stream)?;
         self.by_pid.insert(pid, key);
-        self.outbox
-            .push(Kind::Opened, 0, wire, json!({"pid": pid}).to_string().as_bytes());
+        self.outbox.push(Kind::Opened, 0, wire, json!({"pid": pid}).to_string().as_bytes());
         Ok(())
     }
 
@@ -85,11 +79,7 @@ impl Agent {
         let fd = dial::start(dial)?;
         let reader = fd.try_clone()?;
         let mut stream = Stream::new(wire, Work::Connection { connecting: true });
-        stream.sink = Some(Sink {
-            fd,
-            medium: Medium::Socket,
-            watched: true,
-        });
+        stream.sink = Some(Sink { fd, medium: Medium::Socket, watched: true });
         stream.sources[0] = Some(Source::new(reader, Medium::Socket));
         self.insert(wire, stream)?;
         Ok(())
@@ -101,11 +91,7 @@ impl Agent {
     {
         let handle = worker::start(takes_input, job)?;
         let mut stream = Stream::new(wire, Work::Worker(handle.shared));
-        stream.sink = handle.input.map(|fd| Sink {
-            fd,
-            medium: Medium::Pipe,
-            watched: false,
-        });
+        stream.sink = handle.input.map(|fd| Sink { fd, medium: Medium::Pipe, watched: false });
         stream.sources[0] = Some(Source::new(handle.output, Medium::Pipe));
         self.insert(wire, stream)?;
         Ok(())
@@ -116,11 +102,7 @@ impl Agent {
         let key = self.next_key;
         for (slot, source) in stream.sources.iter().enumerate() {
             if let Some(source) = source {
-                self.epoll.add(
-                    source.fd.as_fd(),
-                    libc::EPOLLIN | libc::EPOLLRDHUP,
-                    key << 2 | slot as u64,
-                )?;
+                self.epoll.add(source.fd.as_fd(), libc::EPOLLIN | libc::EPOLLRDHUP, key << 2 | slot as u64)?;
             }
         }
         if let Some(sink) = stream.sink.as_ref().filter(|sink| sink.watched) {
@@ -134,16 +116,9 @@ impl Agent {
 
     fn configure(&mut self, wire: u32, request: &Configure) -> Result<(), Failure> {
         let first = self.init == Init::Waiting;
-        let init = if first && request.start_init {
-            self.boot.find_init()
-        } else {
-            None
-        };
+        let init = if first && request.start_init { self.boot.find_init() } else { None };
         if init.is_some() && !self.streams.is_empty() {
-            return Err(Failure::new(
-                "EBUSY",
-                "the init must be started before any other stream is open",
-            ));
+            return Err(Failure::new("EBUSY", "the init must be started before any other stream is open"));
         }
         configure::apply(request, first)?;
         if let Some(env) = &request.env {

@@ -37,10 +37,7 @@ impl Agent {
                 let _ = sys::kill(-1, libc::SIGTERM);
                 let _ = sys::kill(-1, libc::SIGCONT);
                 let grace = Duration::from_millis(request.grace_ms.unwrap_or(GRACE_MS).min(GRACE_MAX_MS));
-                self.stopping = Some(Stopping {
-                    deadline: Instant::now() + grace,
-                    mode: request.mode,
-                });
+                self.stopping = Some(Stopping { deadline: Instant::now() + grace, mode: request.mode });
                 self.reap();
             }
         }

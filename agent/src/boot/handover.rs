@@ -36,11 +36,7 @@ pub fn notify_socket() -> io::Result<OwnedFd> {
             *slot = *byte as libc::c_char;
         }
         let length = std::mem::offset_of!(libc::sockaddr_un, sun_path) + NOTIFY_ADDRESS.len();
-        check(libc::bind(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            length as libc::socklen_t,
-        ))?;
+        check(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length as libc::socklen_t))?;
         Ok(socket)
     }
 }

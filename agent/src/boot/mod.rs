@@ -30,9 +30,7 @@ impl Booted {
     /// The init that the image brings.
     pub fn find_init(&self) -> Option<String> {
         let candidates = ["/sbin/init", "/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
-        let found = candidates
-            .into_iter()
-            .find(|path| self.first_process && Path::new(path).is_file());
+        let found = candidates.into_iter().find(|path| self.first_process && Path::new(path).is_file());
         found.map(str::to_string)
     }
 }
@@ -45,13 +43,7 @@ pub fn boot() -> Result<(Channel, Booted), Failure> {
     let disk = root::assemble(&uevents)?;
     let channel = wait_for(&uevents, "the virtio port banger.agent, or vsock", channel::find)?;
     root::switch()?;
-    Ok((
-        channel,
-        Booted {
-            disk: Some(disk),
-            first_process: true,
-        },
-    ))
+    Ok((channel, Booted { disk: Some(disk), first_process: true }))
 }
 
 /// Calls `find` until it finds something: now, and again after each event of the kernel's device model.
@@ -67,10 +59,7 @@ fn wait_for<T>(
         }
         if !uevents.wait(deadline)? {
             let seconds = DEVICE_LIMIT.as_secs();
-            return Err(Failure::new(
-                "ENODEV",
-                format!("{what} did not appear within {seconds} s"),
-            ));
+            return Err(Failure::new("ENODEV", format!("{what} did not appear within {seconds} s")));
         }
     }
 }
@@ -79,10 +68,7 @@ fn wait_for<T>(
 pub fn settle() {
     // Both are improvements only: a kernel without them serves as well.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let limit = libc::rlimit {
-        rlim_cur: 524_288,
-        rlim_max: 524_288,
-    };
+    let limit = libc::rlimit { rlim_cur: 524_288, rlim_max: 524_288 };
     // SAFETY: the structure outlives the call.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
 }

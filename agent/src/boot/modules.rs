@@ -47,10 +47,7 @@ pub fn remove_files() {
 }
 
 fn names(order: &str) -> impl Iterator<Item = &str> {
-    order
-        .lines()
-        .map(str::trim)
-        .filter(|name| !name.is_empty() && !name.starts_with('#') && !name.contains('/'))
+    order.lines().map(str::trim).filter(|name| !name.is_empty() && !name.starts_with('#') && !name.contains('/'))
 }
 
 fn load(name: &str) -> io::Result<()> {
@@ -68,9 +65,6 @@ mod tests {
     #[test]
     fn order_is_kept_and_oddities_are_passed_over() {
         let order = "virtio.ko\n\n# comment\n virtio_ring.ko \n../evil.ko\nvirtio_mmio.ko";
-        assert_eq!(
-            super::names(order).collect::<Vec<_>>(),
-            ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko"]
-        );
+        assert_eq!(super::names(order).collect::<Vec<_>>(), ["virtio.ko", "virtio_ring.ko", "virtio_mmio.ko"]);
     }
 }

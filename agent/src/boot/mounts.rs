@@ -12,15 +12,7 @@ use std::path::Path;
 pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let (source, target, kind, data) = (cstring(source)?, cpath(target)?, cstring(kind)?, cstring(data)?);
     // SAFETY: all four are NUL-terminated and outlive the call.
-    let result = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            data.as_ptr().cast(),
-        )
-    };
+    let result = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     check(result).map(drop)
 }
 
@@ -46,13 +38,7 @@ pub fn mount_early() -> Result<(), Failure> {
 pub fn mount_late(root: &str) -> Result<(), Failure> {
     let quiet = libc::MS_NOSUID | libc::MS_NODEV;
     let terminals = "gid=5,mode=620,ptmxmode=666";
-    mount_at(
-        "devpts",
-        &format!("{root}/dev/pts"),
-        "devpts",
-        libc::MS_NOSUID | libc::MS_NOEXEC,
-        terminals,
-    )?;
+    mount_at("devpts", &format!("{root}/dev/pts"), "devpts", libc::MS_NOSUID | libc::MS_NOEXEC, terminals)?;
     mount_at("tmpfs", &format!("{root}/dev/shm"), "tmpfs", quiet, "mode=1777")?;
     mount_at("tmpfs", &format!("{root}/run"), "tmpfs", quiet, "mode=0755")?;
     for (name, target) in [("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")] {

@@ -34,14 +34,8 @@ pub fn assemble(uevents: &Uevents) -> Result<File, Failure> {
     make_folder(&upper, 0o755).map_err(on(&upper))?;
     make_folder(&work, 0o700).map_err(on(&work))?;
     make_folder(ROOT, 0o755).map_err(on(ROOT))?;
-    mount(
-        "overlay",
-        ROOT,
-        "overlay",
-        0,
-        &format!("lowerdir={LOWER},upperdir={upper},workdir={work}"),
-    )
-    .map_err(on("mount overlay"))?;
+    mount("overlay", ROOT, "overlay", 0, &format!("lowerdir={LOWER},upperdir={upper},workdir={work}"))
+        .map_err(on("mount overlay"))?;
     bind_plain_folders();
     mount_modules()?;
     File::open(DISK).map_err(on(DISK))
@@ -69,11 +63,7 @@ fn mount_modules() -> Result<(), Failure> {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").map_err(on("kernel release"))?;
     // An image with merged /usr has /lib as a link; one without /lib gets a folder.
-    let lib = if Path::new(&format!("{ROOT}/usr/lib")).is_dir() {
-        "/usr/lib"
-    } else {
-        "/lib"
-    };
+    let lib = if Path::new(&format!("{ROOT}/usr/lib")).is_dir() { "/usr/lib" } else { "/lib" };
     for folder in [lib.to_string(), format!("{lib}/modules")] {
         make_folder(&format!("{ROOT}{folder}"), 0o755).map_err(on(&folder))?;
     }

@@ -28,15 +28,8 @@ impl Uevents {
 
     /// Waits for the next event. False when `deadline` has passed.
     pub fn wait(&self, deadline: Instant) -> io::Result<bool> {
-        let mut poll = libc::pollfd {
-            fd: self.0.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .as_millis()
-            .min(60_000) as i32;
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32;
         // SAFETY: one pollfd is passed.
         match check(unsafe { libc::poll(&mut poll, 1, left) }) {
             Ok(0) => return Ok(false),

@@ -25,16 +25,9 @@ struct PoolInfo {
 pub fn add(base64: &str) -> Result<(), Failure> {
     let bytes = decode(base64).ok_or_else(|| Failure::new("EINVAL", "entropy is not base64"))?;
     let count = bytes.len().min(MAX);
-    let mut pool = PoolInfo {
-        entropy_count: count as i32 * 8,
-        buf_size: count as i32,
-        buf: [0; MAX],
-    };
+    let mut pool = PoolInfo { entropy_count: count as i32 * 8, buf_size: count as i32, buf: [0; MAX] };
     pool.buf[..count].copy_from_slice(&bytes[..count]);
-    let device = OpenOptions::new()
-        .write(true)
-        .open("/dev/urandom")
-        .map_err(on("/dev/urandom"))?;
+    let device = OpenOptions::new().write(true).open("/dev/urandom").map_err(on("/dev/urandom"))?;
     // SAFETY: the structure has `buf_size` bytes and outlives the call.
     unsafe {
         check(libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &pool)).map_err(on("add entropy"))?;
@@ -76,14 +69,9 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (text, bytes) in [
-            ("", ""),
-            ("Zg==", "f"),
-            ("Zm8=", "fo"),
-            ("Zm9v", "foo"),
-            ("Zm9vYmFy", "foobar"),
-            ("Zm8", "fo"),
-        ] {
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar"), ("Zm8", "fo")]
+        {
             assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()), "{text}");
         }
         assert_eq!(decode("+/8="), Some(vec![0xfb, 0xff]));

@@ -26,16 +26,11 @@ pub fn set_hosts(hostname: Option<&str>, hosts: Option<&[Host]>) -> Result<(), F
     for host in hosts.unwrap_or_default() {
         let legal = |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '#');
         if host.address.parse::<IpAddr>().is_err() || host.names.is_empty() || !host.names.iter().all(legal) {
-            return Err(Failure::new(
-                "EINVAL",
-                format!("hosts: {:?} {:?}", host.address, host.names),
-            ));
+            return Err(Failure::new("EINVAL", format!("hosts: {:?} {:?}", host.address, host.names)));
         }
     }
     let path = Path::new("/etc/hosts");
-    let now = fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let now = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     replace(path, render(&now, hostname, hosts).as_bytes(), 0o644).map_err(on("/etc/hosts"))
 }
 
@@ -53,10 +48,7 @@ fn render(now: &str, hostname: Option<&str>, hosts: Option<&[Host]>) -> String {
             kept.push(line.to_string());
         }
     }
-    for (address, names) in [
-        ("127.0.0.1", "localhost"),
-        ("::1", "localhost ip6-localhost ip6-loopback"),
-    ] {
+    for (address, names) in [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost ip6-loopback")] {
         let present = kept.iter().any(|line| {
             let mut fields = line.split('#').next().unwrap_or("").split_ascii_whitespace();
             fields.next() == Some(address) && fields.any(|name| name == "localhost")
@@ -90,15 +82,8 @@ mod tests {
 
     #[test]
     fn own_lines_are_replaced_and_others_kept() {
-        let host = Host {
-            address: "10.0.2.2".into(),
-            names: vec!["host.banger".into(), "host".into()],
-        };
-        let first = render(
-            "127.0.0.1 localhost\n127.0.1.1 old\n1.2.3.4 mine # note\n",
-            Some("one"),
-            Some(&[host]),
-        );
+        let host = Host { address: "10.0.2.2".into(), names: vec!["host.banger".into(), "host".into()] };
+        let first = render("127.0.0.1 localhost\n127.0.1.1 old\n1.2.3.4 mine # note\n", Some("one"), Some(&[host]));
         assert_eq!(
             first,
             "127.0.0.1 localhost\n1.2.3.4 mine # note\n::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -113,10 +98,7 @@ mod tests {
     #[test]
     fn an_empty_file_gets_localhost() {
         let lines = render("", None, None);
-        assert_eq!(
-            lines,
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-        );
+        assert_eq!(lines, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         assert_eq!(render(&lines, None, None), lines);
     }
 }

@@ -26,11 +26,7 @@ pub fn set_machine_id(id: &str) -> Result<(), Failure> {
 /// Gives a restored guest a boot id of its own. The kernel's cannot be set, so a file is mounted over it.
 pub fn set_boot_id(id: &str) -> Result<(), Failure> {
     let shape = |(at, byte): (usize, u8)| {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            byte == b'-'
-        } else {
-            byte.is_ascii_hexdigit()
-        }
+        if matches!(at, 8 | 13 | 18 | 23) { byte == b'-' } else { byte.is_ascii_hexdigit() }
     };
     if id.len() != 36 || !id.bytes().enumerate().all(shape) {
         return Err(Failure::new("EINVAL", "boot_id is not a UUID"));

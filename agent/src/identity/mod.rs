@@ -16,16 +16,11 @@ fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     name.push(".banger");
     let temporary = path.with_file_name(name);
     let _ = fs::remove_file(&temporary);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| {
-            file.write_all(contents)?;
-            file.set_permissions(Permissions::from_mode(mode))?;
-            fs::rename(&temporary, path)
-        });
+    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).and_then(|mut file| {
+        file.write_all(contents)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        fs::rename(&temporary, path)
+    });
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }

@@ -21,11 +21,7 @@ pub fn install(ssh: &Ssh) -> Result<(), Failure> {
     make_folder(folder, 0o755).map_err(on("/etc/ssh"))?;
     remove_host_keys(folder).map_err(on("/etc/ssh"))?;
     let write = |path: &str, text: &str, mode| {
-        let ended = if text.ends_with('\n') {
-            text.to_string()
-        } else {
-            format!("{text}\n")
-        };
+        let ended = if text.ends_with('\n') { text.to_string() } else { format!("{text}\n") };
         replace(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
     };
     write("/etc/ssh/ssh_host_ed25519_key", &ssh.host_key, 0o600)?;
@@ -52,10 +48,7 @@ fn tighten(home: &Path) -> io::Result<()> {
         chown(home, Some(0), Some(0))?;
     }
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        fs::set_permissions(
-            home,
-            Permissions::from_mode(metadata.mode() & 0o7777 & !WRITABLE_BY_OTHERS),
-        )?;
+        fs::set_permissions(home, Permissions::from_mode(metadata.mode() & 0o7777 & !WRITABLE_BY_OTHERS))?;
     }
     Ok(())
 }

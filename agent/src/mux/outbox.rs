@@ -21,12 +21,7 @@ pub struct Outbox {
 
 impl Outbox {
     pub fn new() -> Outbox {
-        Outbox {
-            buffer: vec![0; KEEP],
-            start: 0,
-            end: 0,
-            epoch: 0,
-        }
+        Outbox { buffer: vec![0; KEEP], start: 0, end: 0, epoch: 0 }
     }
 
     pub fn clear(&mut self) {
@@ -67,13 +62,7 @@ impl Outbox {
 
     /// Turns the first `length` bytes of `data_space` into a frame.
     pub fn commit(&mut self, kind: Kind, channel: u8, stream: u32, length: usize) {
-        let header = Header {
-            kind,
-            channel,
-            epoch: self.epoch,
-            stream,
-            length: length as u32,
-        };
+        let header = Header { kind, channel, epoch: self.epoch, stream, length: length as u32 };
         self.buffer[self.end..self.end + HEADER].copy_from_slice(&header.encode());
         self.end += HEADER + length;
     }
@@ -120,13 +109,7 @@ mod tests {
         let (mut sent, mut received): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
         for round in 0..400_u32 {
             let payload: Vec<u8> = (0..(round * 97) % 9000).map(|i| (i + round) as u8).collect();
-            let header = Header {
-                kind: Kind::Data,
-                channel: 1,
-                epoch: 0,
-                stream: round,
-                length: payload.len() as u32,
-            };
+            let header = Header { kind: Kind::Data, channel: 1, epoch: 0, stream: round, length: payload.len() as u32 };
             sent.extend(header.encode());
             sent.extend(&payload);
             outbox.push(Kind::Data, 1, round, &payload);

@@ -24,8 +24,6 @@ pub struct Source {
     pub medium: Medium,
     /// The kernel may have bytes for us; false after EAGAIN, until the next edge.
     pub ready: bool,
-    /// The other end is closed: once empty, the next read is the end, and no further edge announces it.
-    pub hung_up: bool,
     /// In the queue of sources that wait for their turn.
     pub queued: bool,
     /// Bytes still to deliver, once the process is gone: what others write after its end is not its output.
@@ -34,14 +32,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(fd: OwnedFd, medium: Medium) -> Source {
-        Source {
-            fd,
-            medium,
-            ready: false,
-            hung_up: false,
-            queued: false,
-            left: None,
-        }
+        Source { fd, medium, ready: false, queued: false, left: None }
     }
 }
 

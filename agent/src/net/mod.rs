@@ -13,9 +13,7 @@ const ETHERNET: &str = "1";
 
 pub fn loopback_up() -> Result<(), Failure> {
     let index = index_of("lo")?;
-    Netlink::open()
-        .and_then(|mut netlink| netlink.set_up(index, None))
-        .map_err(on("lo"))
+    Netlink::open().and_then(|mut netlink| netlink.set_up(index, None)).map_err(on("lo"))
 }
 
 /// Gives the VM's interface these addresses and routes, and no others.
@@ -28,20 +26,14 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
     netlink.set_up(index, network.mtu).map_err(on(format!("{name} up")))?;
     for old in netlink.addresses(index).map_err(on(format!("{name} addresses")))? {
         if !addresses.contains(&old) {
-            netlink
-                .remove_address(index, &old)
-                .map_err(on(format!("{name} remove {}", old.address)))?;
+            netlink.remove_address(index, &old).map_err(on(format!("{name} remove {}", old.address)))?;
         }
     }
     for subnet in &addresses {
-        netlink
-            .add_address(index, subnet)
-            .map_err(on(format!("{name} address {}", subnet.address)))?;
+        netlink.add_address(index, subnet).map_err(on(format!("{name} address {}", subnet.address)))?;
     }
     for gateway in gateways {
-        netlink
-            .set_default_route(index, gateway)
-            .map_err(on(format!("{name} gateway {gateway}")))?;
+        netlink.set_default_route(index, gateway).map_err(on(format!("{name} gateway {gateway}")))?;
     }
     Ok(())
 }
@@ -59,10 +51,7 @@ fn subnets(network: &Network) -> Result<Vec<Subnet>, Failure> {
 fn gateways(network: &Network) -> Result<Vec<IpAddr>, Failure> {
     let given = network.gateway.iter().chain(&network.gateway6);
     given
-        .map(|text| {
-            text.parse()
-                .map_err(|_| Failure::new("EINVAL", format!("gateway: {text:?} is not an IP address")))
-        })
+        .map(|text| text.parse().map_err(|_| Failure::new("EINVAL", format!("gateway: {text:?} is not an IP address"))))
         .collect()
 }
 
@@ -81,25 +70,19 @@ fn find_interface(mac: Option<&str>) -> Result<String, Failure> {
             attribute(name, "type") == ETHERNET && fs::exists(format!("/sys/class/net/{name}/device")).unwrap_or(false)
         })
         .collect();
-    let matching = mac.and_then(|mac| {
-        ethernet
-            .iter()
-            .find(|name| attribute(name, "address").eq_ignore_ascii_case(mac))
-    });
+    let matching =
+        mac.and_then(|mac| ethernet.iter().find(|name| attribute(name, "address").eq_ignore_ascii_case(mac)));
     match (matching, ethernet.as_slice()) {
         (Some(name), _) | (None, [name]) => Ok(name.clone()),
         (None, []) => Err(Failure::new("ENODEV", "the guest has no Ethernet interface")),
-        (None, _) => Err(Failure::new(
-            "ENODEV",
-            format!("no interface has the MAC address {}", mac.unwrap_or("asked for")),
-        )),
+        (None, _) => {
+            Err(Failure::new("ENODEV", format!("no interface has the MAC address {}", mac.unwrap_or("asked for"))))
+        }
     }
 }
 
 fn index_of(name: &str) -> Result<u32, Failure> {
     let path = format!("/sys/class/net/{name}/ifindex");
     let text = fs::read_to_string(&path).map_err(on(&path))?;
-    text.trim_end()
-        .parse()
-        .map_err(|_| Failure::new("EIO", format!("{path}: {text:?}")))
+    text.trim_end().parse().map_err(|_| Failure::new("EIO", format!("{path}: {text:?}")))
 }

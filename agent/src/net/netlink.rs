@@ -23,10 +23,7 @@ impl Subnet {
     /// `10.0.2.15/24`
     pub fn parse(text: &str) -> Option<Subnet> {
         let (address, prefix) = text.split_once('/')?;
-        let subnet = Subnet {
-            address: address.parse().ok()?,
-            prefix: prefix.parse().ok()?,
-        };
+        let subnet = Subnet { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
         let bits = if subnet.address.is_ipv4() { 32 } else { 128 };
         (subnet.prefix <= bits).then_some(subnet)
     }
@@ -70,13 +67,8 @@ pub struct Netlink {
 impl Netlink {
     pub fn open() -> io::Result<Netlink> {
         // SAFETY: no memory is passed.
-        let socket = own(unsafe {
-            libc::socket(
-                libc::AF_NETLINK,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                libc::NETLINK_ROUTE,
-            )
-        })?;
+        let socket =
+            own(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE) })?;
         Ok(Netlink { socket, sequence: 0 })
     }
 
@@ -94,8 +86,7 @@ impl Netlink {
     }
 
     pub fn remove_address(&mut self, index: u32, subnet: &Subnet) -> io::Result<()> {
-        self.request(address(libc::RTM_DELADDR, libc::NLM_F_ACK, index, subnet))
-            .map(drop)
+        self.request(address(libc::RTM_DELADDR, libc::NLM_F_ACK, index, subnet)).map(drop)
     }
 
     /// The interface's addresses, those that the kernel gives itself (IPv6 link-local) left out.
@@ -150,14 +141,8 @@ fn take_answers(mut datagram: &[u8], sequence: u32, answers: &mut Vec<Vec<u8>>) 
         match kind {
             libc::NLMSG_DONE => return Ok(true),
             libc::NLMSG_ERROR => {
-                let errno = body
-                    .first_chunk()
-                    .map_or(-libc::EPROTO, |bytes| i32::from_ne_bytes(*bytes));
-                return if errno == 0 {
-                    Ok(true)
-                } else {
-                    Err(io::Error::from_raw_os_error(-errno))
-                };
+                let errno = body.first_chunk().map_or(-libc::EPROTO, |bytes| i32::from_ne_bytes(*bytes));
+                return if errno == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-errno)) };
             }
             _ => answers.push(body.to_vec()),
         }
@@ -176,26 +161,12 @@ fn link(index: u32, flags: u32) -> [u8; 16] {
 
 /// `struct ifaddrmsg` and the address, twice: IFA_LOCAL is the one that counts for IPv4.
 fn address(kind: u16, flags: libc::c_int, index: u32, subnet: &Subnet) -> Message {
-    let own_flags = if subnet.address.is_ipv6() {
-        NO_DUPLICATE_CHECK
-    } else {
-        0
-    };
-    let mut body = [
-        family(subnet.address),
-        subnet.prefix,
-        own_flags,
-        libc::RT_SCOPE_UNIVERSE,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let own_flags = if subnet.address.is_ipv6() { NO_DUPLICATE_CHECK } else { 0 };
+    let mut body = [family(subnet.address), subnet.prefix, own_flags, libc::RT_SCOPE_UNIVERSE, 0, 0, 0, 0];
     body[4..8].copy_from_slice(&index.to_ne_bytes());
     let octets = octets(subnet.address);
-    let mut message = Message::new(kind, flags, &body)
-        .attribute(libc::IFA_LOCAL, &octets)
-        .attribute(libc::IFA_ADDRESS, &octets);
+    let mut message =
+        Message::new(kind, flags, &body).attribute(libc::IFA_LOCAL, &octets).attribute(libc::IFA_ADDRESS, &octets);
     if let IpAddr::V4(ip) = subnet.address
         && subnet.prefix < 31
         && kind == libc::RTM_NEWADDR
@@ -209,20 +180,7 @@ fn address(kind: u16, flags: libc::c_int, index: u32, subnet: &Subnet) -> Messag
 /// `struct rtmsg` of a default route.
 fn route(gateway: IpAddr) -> [u8; 12] {
     let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_BOOT);
-    [
-        family(gateway),
-        0,
-        0,
-        0,
-        table,
-        protocol,
-        libc::RT_SCOPE_UNIVERSE,
-        libc::RTN_UNICAST,
-        0,
-        0,
-        0,
-        0,
-    ]
+    [family(gateway), 0, 0, 0, table, protocol, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST, 0, 0, 0, 0]
 }
 
 fn parse_address(body: &[u8], index: u32) -> Option<Subnet> {
@@ -237,10 +195,7 @@ fn parse_address(body: &[u8], index: u32) -> Option<Subnet> {
         let value = attributes.get(4..length)?;
         match u16::from_ne_bytes([kind_low, kind_high]) {
             libc::IFA_LOCAL => {
-                return Some(Subnet {
-                    address: parse_octets(value)?,
-                    prefix,
-                });
+                return Some(Subnet { address: parse_octets(value)?, prefix });
             }
             libc::IFA_ADDRESS => found = parse_octets(value),
             _ => {}
@@ -251,11 +206,7 @@ fn parse_address(body: &[u8], index: u32) -> Option<Subnet> {
 }
 
 fn family(address: IpAddr) -> u8 {
-    (if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    }) as u8
+    (if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }) as u8
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -269,9 +220,7 @@ fn parse_octets(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(octets).into());
     }
-    <[u8; 16]>::try_from(bytes)
-        .ok()
-        .map(|octets| Ipv6Addr::from(octets).into())
+    <[u8; 16]>::try_from(bytes).ok().map(|octets| Ipv6Addr::from(octets).into())
 }
 
 #[cfg(test)]
@@ -282,14 +231,7 @@ mod tests {
     fn subnets_are_parsed_strictly() {
         assert_eq!(Subnet::parse("10.0.2.15/24").map(|subnet| subnet.prefix), Some(24));
         assert!(Subnet::parse("fd00::2/64").is_some());
-        for wrong in [
-            "10.0.2.15",
-            "10.0.2.15/33",
-            "fd00::2/129",
-            "host/24",
-            "10.0.2.15/-1",
-            "",
-        ] {
+        for wrong in ["10.0.2.15", "10.0.2.15/33", "fd00::2/129", "host/24", "10.0.2.15/-1", ""] {
             assert_eq!(Subnet::parse(wrong), None, "{wrong}");
         }
     }
@@ -300,9 +242,7 @@ mod tests {
         let bytes = address(libc::RTM_NEWADDR, libc::NLM_F_ACK, 3, &subnet).finish(9);
         let mut expected = vec![48, 0, 0, 0, 20, 0, 5, 0, 9, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 24, 0, 0, 3, 0, 0, 0]);
-        expected.extend([
-            8, 0, 2, 0, 10, 0, 2, 15, 8, 0, 1, 0, 10, 0, 2, 15, 8, 0, 4, 0, 10, 0, 2, 255,
-        ]);
+        expected.extend([8, 0, 2, 0, 10, 0, 2, 15, 8, 0, 1, 0, 10, 0, 2, 15, 8, 0, 4, 0, 10, 0, 2, 255]);
         assert_eq!(bytes, expected);
         assert_eq!(parse_address(&bytes[HEADER..], 3), Some(subnet));
         assert_eq!(parse_address(&bytes[HEADER..], 4), None);

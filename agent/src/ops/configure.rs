@@ -27,10 +27,7 @@ pub fn apply(request: &Configure, first: bool) -> Result<(), Failure> {
     }
     let network = request.network.as_ref();
     if request.hostname.is_some() || network.is_some() || !Path::new("/etc/hosts").exists() {
-        hosts::set_hosts(
-            request.hostname.as_deref(),
-            network.map(|network| network.hosts.as_slice()),
-        )?;
+        hosts::set_hosts(request.hostname.as_deref(), network.map(|network| network.hosts.as_slice()))?;
     }
     if first {
         net::loopback_up()?;
@@ -54,12 +51,7 @@ pub fn set_clock(text: &str) -> Result<(), Failure> {
     if ns < 0 {
         return Err(invalid());
     }
-    let time = libc::timespec {
-        tv_sec: ns / 1_000_000_000,
-        tv_nsec: ns % 1_000_000_000,
-    };
+    let time = libc::timespec { tv_sec: ns / 1_000_000_000, tv_nsec: ns % 1_000_000_000 };
     // SAFETY: the structure outlives the call.
-    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) })
-        .map_err(on("set the clock"))
-        .map(drop)
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) }).map_err(on("set the clock")).map(drop)
 }

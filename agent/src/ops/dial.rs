@@ -17,9 +17,7 @@ pub fn start(request: &Dial) -> Result<OwnedFd, Failure> {
             let host = request.host.as_deref().unwrap_or("127.0.0.1");
             let address = match host {
                 "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                _ => host
-                    .parse()
-                    .map_err(|_| Failure::new("EINVAL", format!("{host:?} is not an IP address")))?,
+                _ => host.parse().map_err(|_| Failure::new("EINVAL", format!("{host:?} is not an IP address")))?,
             };
             connect_tcp(address, port).map_err(|error| Failure::io(format!("{address} port {port}"), &error))
         }
@@ -33,19 +31,9 @@ pub fn outcome(socket: BorrowedFd) -> io::Result<()> {
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the option writes one int into `error`.
     check(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
-            &mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &mut length)
     })?;
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 fn socket(family: libc::c_int) -> io::Result<OwnedFd> {
@@ -55,13 +43,8 @@ fn socket(family: libc::c_int) -> io::Result<OwnedFd> {
 
 fn connect<A>(socket: OwnedFd, address: &A) -> io::Result<OwnedFd> {
     // SAFETY: the address outlives the call and its size is that of its type.
-    let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            (&raw const *address).cast(),
-            size_of::<A>() as libc::socklen_t,
-        )
-    };
+    let result =
+        unsafe { libc::connect(socket.as_raw_fd(), (&raw const *address).cast(), size_of::<A>() as libc::socklen_t) };
     match check(result) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => Ok(socket),
@@ -69,31 +52,19 @@ fn connect<A>(socket: OwnedFd, address: &A) -> io::Result<OwnedFd> {
 }
 
 fn connect_tcp(address: IpAddr, port: u16) -> io::Result<OwnedFd> {
-    let socket = socket(if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    })?;
+    let socket = socket(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
     let on: libc::c_int = 1;
     // SAFETY: the option reads one int. A refusal costs latency only.
     unsafe {
         let size = size_of::<libc::c_int>() as libc::socklen_t;
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NODELAY,
-            (&raw const on).cast(),
-            size,
-        );
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), size);
     }
     match address {
         IpAddr::V4(ip) => {
             let to = libc::sockaddr_in {
                 sin_family: libc::AF_INET as u16,
                 sin_port: port.to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(ip.octets()),
-                },
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
                 sin_zero: [0; 8],
             };
             connect(socket, &to)
@@ -113,10 +84,7 @@ fn connect_tcp(address: IpAddr, port: u16) -> io::Result<OwnedFd> {
 
 fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let bytes = path.as_os_str().as_bytes();
-    let mut to = libc::sockaddr_un {
-        sun_family: libc::AF_UNIX as u16,
-        sun_path: [0; 108],
-    };
+    let mut to = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
     if bytes.len() >= to.sun_path.len() {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }

@@ -11,11 +11,7 @@ use std::path::Path;
 
 pub fn stat(request: &Stat) -> Result<Value, Failure> {
     let path = Path::new(&request.path);
-    let metadata = if request.follow {
-        fs::metadata(path)
-    } else {
-        fs::symlink_metadata(path)
-    };
+    let metadata = if request.follow { fs::metadata(path) } else { fs::symlink_metadata(path) };
     let metadata = metadata.map_err(on(&request.path))?;
     Ok(Value::Object(describe(path, &metadata)))
 }
@@ -56,10 +52,7 @@ fn describe(path: &Path, metadata: &Metadata) -> Map<String, Value> {
     fields.insert("mode".into(), (metadata.mode() & 0o7777).into());
     fields.insert("uid".into(), metadata.uid().into());
     fields.insert("gid".into(), metadata.gid().into());
-    fields.insert(
-        "mtime".into(),
-        (metadata.mtime() as f64 + metadata.mtime_nsec() as f64 / 1e9).into(),
-    );
+    fields.insert("mtime".into(), (metadata.mtime() as f64 + metadata.mtime_nsec() as f64 / 1e9).into());
     if kind.is_symlink()
         && let Ok(target) = fs::read_link(path)
     {

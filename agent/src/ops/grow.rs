@@ -15,10 +15,7 @@ const SECTOR: u64 = 512;
 pub fn run(disk: Option<File>) -> Result<Value, Failure> {
     let disk = disk.ok_or_else(|| Failure::new("ENODEV", "the guest was not booted from a disk of its own"))?;
     let size = fs::read_to_string("/sys/class/block/vdb/size").map_err(on("the disk's size"))?;
-    let sectors: u64 = size
-        .trim()
-        .parse()
-        .map_err(|_| Failure::new("EIO", "the disk's size is not a number"))?;
+    let sectors: u64 = size.trim().parse().map_err(|_| Failure::new("EIO", "the disk's size is not a number"))?;
     // SAFETY: an all-zero statfs is valid and the call fills it.
     let block = unsafe {
         let mut found: libc::statfs = std::mem::zeroed();

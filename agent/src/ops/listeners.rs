@@ -47,9 +47,7 @@ pub fn run() -> Result<Value, Failure> {
 /// The first process that holds each socket.
 fn find_owners(owners: &mut HashMap<u64, Option<(u32, String)>>) {
     let Ok(processes) = fs::read_dir("/proc") else { return };
-    let pids = processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     for pid in pids {
         // Processes end while we look.
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -59,9 +57,7 @@ fn find_owners(owners: &mut HashMap<u64, Option<(u32, String)>>) {
             let Ok(target) = fs::read_link(descriptor.path()) else {
                 continue;
             };
-            let inode = target
-                .to_str()
-                .and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
             if let Some(owner @ None) = inode.and_then(|inode: u64| owners.get_mut(&inode)) {
                 let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 *owner = Some((pid, name.trim_end().to_string()));
@@ -80,12 +76,7 @@ fn parse(proto: &'static str, line: &str) -> Option<Listener> {
         return None;
     }
     let port = u16::from_str_radix(port, 16).ok()?;
-    Some(Listener {
-        proto,
-        address: parse_address(address)?,
-        port,
-        inode,
-    })
+    Some(Listener { proto, address: parse_address(address)?, port, inode })
 }
 
 /// The kernel prints each 32-bit word of the address in the machine's byte order.
@@ -110,12 +101,7 @@ mod tests {
     fn listening_lines_are_understood() {
         let tcp =
             "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 12345 1 0 100 0 0 10 0";
-        let expected = Listener {
-            proto: "tcp",
-            address: "127.0.0.1".into(),
-            port: 8080,
-            inode: 12345,
-        };
+        let expected = Listener { proto: "tcp", address: "127.0.0.1".into(), port: 8080, inode: 12345 };
         assert_eq!(parse("tcp", tcp), Some(expected));
         let tcp6 = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 77 1 0";
         let found = parse("tcp6", tcp6).expect("a listener");

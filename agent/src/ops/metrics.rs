@@ -9,15 +9,9 @@ pub fn run() -> Result<Value, Failure> {
     let read = |path: &'static str| fs::read_to_string(path).map_err(on(path));
     let (uptime, load) = (read("/proc/uptime")?, read("/proc/loadavg")?);
     let (stat, memory) = (read("/proc/stat")?, read("/proc/meminfo")?);
-    let numbers = |text: &str| -> Vec<f64> {
-        text.split_ascii_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect()
-    };
-    let cpus = stat
-        .lines()
-        .filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "))
-        .count();
+    let numbers =
+        |text: &str| -> Vec<f64> { text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect() };
+    let cpus = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
     let total = |name| kilobytes(&memory, name);
     let (disk_total, disk_free) = disk("/")?;
     Ok(json!({
@@ -33,14 +27,8 @@ pub fn run() -> Result<Value, Failure> {
 
 /// A line of /proc/meminfo, in bytes.
 fn kilobytes(memory: &str, name: &str) -> Option<u64> {
-    let line = memory
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_ascii_whitespace()
-        .next()?
-        .parse::<u64>()
-        .ok()
-        .map(|kilobytes| kilobytes * 1024)
+    let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
 /// Times of all CPUs together since boot, in ns.
@@ -48,10 +36,7 @@ fn cpu_times(stat: &str) -> Value {
     // SAFETY: takes no memory. Ticks per second; 100 on every Linux.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
     let fields = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or("");
-    let fields: Vec<u64> = fields
-        .split_ascii_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
+    let fields: Vec<u64> = fields.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
     let sum = |fields: &[Option<&u64>]| fields.iter().flatten().copied().sum::<u64>() * (1_000_000_000 / ticks);
     let at = |index| fields.get(index);
     // user nice system idle iowait irq softirq

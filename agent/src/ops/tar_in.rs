@@ -68,18 +68,13 @@ fn unpack<R: Read>(
 }
 
 fn link_name<R: Read>(entry: &Entry<R>) -> io::Result<PathBuf> {
-    let name = entry
-        .link_name_bytes()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let name = entry.link_name_bytes().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(&name)))
 }
 
 fn device<R: Read>(entry: &Entry<R>) -> io::Result<libc::dev_t> {
     let header = entry.header();
-    Ok(libc::makedev(
-        header.device_major()?.unwrap_or(0),
-        header.device_minor()?.unwrap_or(0),
-    ))
+    Ok(libc::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
 }
 
 /// From the header and its PAX extensions.
@@ -117,11 +112,7 @@ fn parse_time(text: &str) -> Option<(i64, i64)> {
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let (seconds, ns): (i64, i64) = (seconds.parse().ok()?, digits.parse().ok()?);
     // Before 1970 the fraction counts downwards.
-    Some(if text.starts_with('-') && ns > 0 {
-        (seconds - 1, 1_000_000_000 - ns)
-    } else {
-        (seconds, ns)
-    })
+    Some(if text.starts_with('-') && ns > 0 { (seconds - 1, 1_000_000_000 - ns) } else { (seconds, ns) })
 }
 
 #[cfg(test)]

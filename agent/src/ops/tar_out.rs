@@ -59,13 +59,7 @@ impl<'a> Packer<'a> {
         let mut builder = Builder::new(BufWriter::with_capacity(BUFFER, desk.output.try_clone()?));
         builder.follow_symlinks(false);
         builder.sparse(true);
-        Ok(Packer {
-            desk,
-            builder,
-            linked: HashMap::new(),
-            entries: 0,
-            bytes: 0,
-        })
+        Ok(Packer { desk, builder, linked: HashMap::new(), entries: 0, bytes: 0 })
     }
 
     fn finish(mut self) -> Result<Value, Failure> {
@@ -86,12 +80,7 @@ impl<'a> Packer<'a> {
             let mut header = header(metadata);
             let mut folder = name.as_os_str().as_bytes().to_vec();
             folder.push(b'/');
-            self.append(
-                &mut header,
-                Path::new(std::ffi::OsStr::from_bytes(&folder)),
-                io::empty(),
-            )
-            .map_err(subject())?;
+            self.append(&mut header, Path::new(std::ffi::OsStr::from_bytes(&folder)), io::empty()).map_err(subject())?;
             return self.add_children(path, name);
         }
         if metadata.nlink() > 1
@@ -144,10 +133,7 @@ impl<'a> Packer<'a> {
     }
 
     fn add_file(&mut self, path: &Path, name: &Path) -> Result<(), Failure> {
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path);
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
         let mut file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(on(path.display()))?,

@@ -19,11 +19,8 @@ const FILE_MODE: u32 = 0o644;
 pub fn read(desk: &mut Desk, request: &Read) -> Result<Value, Failure> {
     let subject = || on(&request.path);
     // Not to wait for a writer where the path is a fifo.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&request.path)
-        .map_err(subject())?;
+    let mut file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&request.path).map_err(subject())?;
     let metadata = file.metadata().map_err(subject())?;
     if metadata.is_dir() {
         return Err(Failure::new("EISDIR", format!("{}: is a folder", request.path)));
@@ -47,14 +44,7 @@ pub fn read(desk: &mut Desk, request: &Read) -> Result<Value, Failure> {
 pub fn send(file: &mut File, pipe: &mut File, want: usize) -> io::Result<usize> {
     // SAFETY: live descriptors; both offsets are the files' own.
     let count = unsafe {
-        libc::splice(
-            file.as_raw_fd(),
-            std::ptr::null_mut(),
-            pipe.as_raw_fd(),
-            std::ptr::null_mut(),
-            want,
-            0,
-        )
+        libc::splice(file.as_raw_fd(), std::ptr::null_mut(), pipe.as_raw_fd(), std::ptr::null_mut(), want, 0)
     };
     if count >= 0 {
         return Ok(count as usize);
@@ -82,10 +72,7 @@ pub fn write(desk: &mut Desk, request: &Write) -> Result<Value, Failure> {
         Ok(metadata) if metadata.is_dir() => Err(Failure::new("EISDIR", format!("{}: is a folder", request.path))),
         // A device or fifo is written to; putting a file in its place would break the guest.
         Ok(metadata) if !metadata.is_file() => {
-            let mut device = OpenOptions::new()
-                .write(true)
-                .open(&target)
-                .map_err(on(&request.path))?;
+            let mut device = OpenOptions::new().write(true).open(&target).map_err(on(&request.path))?;
             let size = receive(desk, &mut device).map_err(on(&request.path))?;
             Ok(json!({"size": size}))
         }
@@ -106,9 +93,7 @@ fn write_file(desk: &mut Desk, request: &Write, target: &Path) -> Result<Value, 
             fchown(&temporary.file, request.uid, request.gid)?;
         }
         // After the owner: changing that clears setuid.
-        temporary
-            .file
-            .set_permissions(Permissions::from_mode(request.mode.unwrap_or(FILE_MODE) & 0o7777))?;
+        temporary.file.set_permissions(Permissions::from_mode(request.mode.unwrap_or(FILE_MODE) & 0o7777))?;
         Ok(size)
     };
     let size = fill(desk).map_err(on(&request.path))?;
@@ -142,23 +127,12 @@ struct Temporary {
 
 impl Temporary {
     fn create(target: &Path) -> io::Result<Temporary> {
-        let folder = target
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut random = [0; 8];
         sys::random(&mut random)?;
         let path = folder.join(format!(".banger-{:016x}", u64::from_ne_bytes(random)));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        Ok(Temporary {
-            file,
-            path,
-            published: false,
-        })
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Temporary { file, path, published: false })
     }
 
     fn publish(mut self, target: &Path) -> io::Result<()> {

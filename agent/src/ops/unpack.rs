@@ -50,16 +50,8 @@ impl Tree {
         // SAFETY: the path is NUL-terminated; geteuid cannot fail.
         let (root, privileged) = unsafe { (own(libc::open(cpath.as_ptr(), flags))?, libc::geteuid() == 0) };
         // Below "/" absolute links are at home. Elsewhere one would silently mean another place than its author thought.
-        let scope = if real == Path::new("/") {
-            libc::RESOLVE_IN_ROOT
-        } else {
-            libc::RESOLVE_BENEATH
-        };
-        Ok(Tree {
-            root,
-            resolve: scope | libc::RESOLVE_NO_MAGICLINKS,
-            privileged,
-        })
+        let scope = if real == Path::new("/") { libc::RESOLVE_IN_ROOT } else { libc::RESOLVE_BENEATH };
+        Ok(Tree { root, resolve: scope | libc::RESOLVE_NO_MAGICLINKS, privileged })
     }
 
     /// The path of an entry relative to the folder; one with `..` is refused.
@@ -70,10 +62,7 @@ impl Tree {
                 Component::Normal(name) => relative.push(name),
                 Component::RootDir | Component::CurDir => {}
                 _ => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "the path leads out of the folder",
-                    ));
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the path leads out of the folder"));
                 }
             }
         }
@@ -103,11 +92,7 @@ impl Tree {
         // SAFETY: the name is NUL-terminated.
         let file = own(unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, 0o600) })?;
         let mut file = File::from(file);
-        let size = if sparse {
-            copy_sparse(contents, &file)?
-        } else {
-            copy(contents, &mut file)?
-        };
+        let size = if sparse { copy_sparse(contents, &file)? } else { copy(contents, &mut file)? };
         if self.privileged {
             fchown(&file, Some(attributes.uid), Some(attributes.gid))?;
         }
@@ -151,15 +136,7 @@ impl Tree {
             self.remove(&to, &to_name)?;
         }
         // SAFETY: both names are NUL-terminated. Without AT_SYMLINK_FOLLOW a link is linked itself.
-        let made = unsafe {
-            libc::linkat(
-                from.as_raw_fd(),
-                from_name.as_ptr(),
-                to.as_raw_fd(),
-                to_name.as_ptr(),
-                0,
-            )
-        };
+        let made = unsafe { libc::linkat(from.as_raw_fd(), from_name.as_ptr(), to.as_raw_fd(), to_name.as_ptr(), 0) };
         match check(made) {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) && path == target => Ok(()),
             other => other.map(drop),
@@ -190,9 +167,7 @@ impl Tree {
 
     /// The folder that `path` is in, made if necessary, and its last name.
     fn parent(&self, path: &Path) -> io::Result<(OwnedFd, CString)> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let name = path.file_name().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let opened = match self.open_folder(folder) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.make_parents(folder)?,
@@ -213,11 +188,7 @@ impl Tree {
     }
 
     fn open_folder(&self, path: &Path) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let path = cpath(path)?;
         // SAFETY: an all-zero open_how is valid.
         let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -225,13 +196,7 @@ impl Tree {
         how.resolve = self.resolve;
         // SAFETY: the path is NUL-terminated and `how` has the size that is passed.
         let fd = unsafe {
-            libc::syscall(
-                libc::SYS_openat2,
-                self.root.as_raw_fd(),
-                path.as_ptr(),
-                &how,
-                size_of::<libc::open_how>(),
-            )
+            libc::syscall(libc::SYS_openat2, self.root.as_raw_fd(), path.as_ptr(), &how, size_of::<libc::open_how>())
         };
         own(fd as RawFd)
     }
@@ -271,17 +236,8 @@ fn make_folder_at(parent: &OwnedFd, name: &CString) -> io::Result<bool> {
 }
 
 fn times(attributes: &Attributes) -> [libc::timespec; 2] {
-    let mtime = libc::timespec {
-        tv_sec: attributes.mtime.0,
-        tv_nsec: attributes.mtime.1,
-    };
-    [
-        libc::timespec {
-            tv_sec: 0,
-            tv_nsec: libc::UTIME_OMIT,
-        },
-        mtime,
-    ]
+    let mtime = libc::timespec { tv_sec: attributes.mtime.0, tv_nsec: attributes.mtime.1 };
+    [libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }, mtime]
 }
 
 fn set_times_at(at: RawFd, name: &CString, attributes: &Attributes) -> io::Result<()> {

@@ -73,11 +73,7 @@ impl Read for Input {
 }
 
 fn check_cancelled(shared: &Shared) -> io::Result<()> {
-    if shared.cancelled.load(Ordering::Acquire) {
-        Err(io::Error::from_raw_os_error(libc::ECANCELED))
-    } else {
-        Ok(())
-    }
+    if shared.cancelled.load(Ordering::Acquire) { Err(io::Error::from_raw_os_error(libc::ECANCELED)) } else { Ok(()) }
 }
 
 /// The loop's side. `output` is at its end when the work is done.
@@ -105,10 +101,7 @@ where
         (None, None)
     };
     let mut desk = Desk {
-        input: Input {
-            pipe,
-            shared: shared.clone(),
-        },
+        input: Input { pipe, shared: shared.clone() },
         output: File::from(output_write),
         shared: shared.clone(),
     };
@@ -117,9 +110,5 @@ where
         *desk.shared.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         // Dropping the desk closes the output: the loop's signal that the result is there.
     })?;
-    Ok(Handle {
-        input,
-        output: output_read,
-        shared,
-    })
+    Ok(Handle { input, output: output_read, shared })
 }

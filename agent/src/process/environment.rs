@@ -9,13 +9,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// What `user`'s programs see: the login variables, then the VM's defaults, then the request's.
 pub fn environment(user: &User, term: Option<&str>, defaults: &Environment, request: &Environment) -> Environment {
-    let name = user.name.clone().unwrap_or_else(|| {
-        if user.uid == 0 {
-            "root".into()
-        } else {
-            user.uid.to_string()
-        }
-    });
+    let name = user.name.clone().unwrap_or_else(|| if user.uid == 0 { "root".into() } else { user.uid.to_string() });
     let mut variables = Environment::from([
         ("PATH".into(), DEFAULT_PATH.into()),
         ("HOME".into(), user.home.clone()),
@@ -39,13 +33,7 @@ pub fn candidates(program: &str, path: &str) -> Vec<String> {
     }
     // An empty entry means the working folder.
     path.split(':')
-        .map(|folder| {
-            if folder.is_empty() {
-                format!("./{program}")
-            } else {
-                format!("{folder}/{program}")
-            }
-        })
+        .map(|folder| if folder.is_empty() { format!("./{program}") } else { format!("{folder}/{program}") })
         .collect()
 }
 
@@ -55,14 +43,7 @@ mod tests {
 
     fn user() -> User {
         let (home, shell) = ("/home/ada".into(), "/bin/sh".into());
-        User {
-            name: Some("ada".into()),
-            uid: 1000,
-            gid: 1000,
-            groups: vec![],
-            home,
-            shell,
-        }
+        User { name: Some("ada".into()), uid: 1000, gid: 1000, groups: vec![], home, shell }
     }
 
     #[test]

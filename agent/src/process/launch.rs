@@ -42,12 +42,7 @@ impl Launcher {
     pub fn new() -> Launcher {
         // SAFETY: cannot fail.
         let privileged = unsafe { libc::geteuid() } == 0;
-        Launcher {
-            spawner: Spawner::new(),
-            users: UserDatabase::default(),
-            defaults: Environment::new(),
-            privileged,
-        }
+        Launcher { spawner: Spawner::new(), users: UserDatabase::default(), defaults: Environment::new(), privileged }
     }
 
     pub fn launch(&mut self, request: &Exec) -> Result<Process, Failure> {
@@ -55,10 +50,7 @@ impl Launcher {
             return Err(Failure::new("EINVAL", "argv is empty"));
         };
         let user = self.users.find(request.user.as_deref())?;
-        let term = request
-            .pty
-            .as_ref()
-            .map(|pty| pty.term.as_deref().unwrap_or("xterm-256color"));
+        let term = request.pty.as_ref().map(|pty| pty.term.as_deref().unwrap_or("xterm-256color"));
         let variables = environment(&user, term, &self.defaults, &request.env);
         let files = candidates(program, variables.get("PATH").map_or("", String::as_str));
         let joints = match &request.pty {
@@ -79,17 +71,9 @@ impl Launcher {
             terminal: request.pty.is_some(),
             privileged: self.privileged,
         };
-        let pid = self
-            .spawner
-            .spawn(&plan)
-            .map_err(|error| explain(&error, request, &files))?;
+        let pid = self.spawner.spawn(&plan).map_err(|error| explain(&error, request, &files))?;
         drop(joints.theirs);
-        Ok(Process {
-            pid,
-            terminal: request.pty.is_some(),
-            sink: joints.sink,
-            sources: joints.sources,
-        })
+        Ok(Process { pid, terminal: request.pty.is_some(), sink: joints.sink, sources: joints.sources })
     }
 }
 
@@ -103,15 +87,8 @@ fn pipe_joints() -> io::Result<Joints> {
     Ok(Joints {
         stdio: [stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()],
         theirs: vec![stdin, stdout, stderr],
-        sink: Sink {
-            fd: to_stdin,
-            medium: Medium::Pipe,
-            watched: false,
-        },
-        sources: [
-            Some(Source::new(from_stdout, Medium::Pipe)),
-            Some(Source::new(from_stderr, Medium::Pipe)),
-        ],
+        sink: Sink { fd: to_stdin, medium: Medium::Pipe, watched: false },
+        sources: [Some(Source::new(from_stdout, Medium::Pipe)), Some(Source::new(from_stderr, Medium::Pipe))],
     })
 }
 
@@ -124,11 +101,7 @@ fn terminal_joints(cols: u16, rows: u16, uid: u32, privileged: bool) -> Result<J
     Ok(Joints {
         stdio: [slave.as_raw_fd(); 3],
         theirs: vec![slave],
-        sink: Sink {
-            fd: master,
-            medium: Medium::Terminal,
-            watched: false,
-        },
+        sink: Sink { fd: master, medium: Medium::Terminal, watched: false },
         sources: [Some(Source::new(reader, Medium::Terminal)), None],
     })
 }
@@ -147,16 +120,12 @@ fn explain(error: &SpawnError, request: &Exec, files: &[String]) -> Failure {
     let file = files.get(error.program).unwrap_or(program);
     match (error.stage, error.error.raw_os_error()) {
         (Stage::Setup, _) => Failure::io("cannot start a process", &error.error),
-        (Stage::User, _) => Failure::io(
-            format!("cannot become user {:?}", request.user.as_deref().unwrap_or("root")),
-            &error.error,
-        ),
+        (Stage::User, _) => {
+            Failure::io(format!("cannot become user {:?}", request.user.as_deref().unwrap_or("root")), &error.error)
+        }
         (Stage::Cwd, _) => {
             let cwd = request.cwd.as_deref().unwrap_or("/");
-            Failure {
-                code: "ECWD",
-                ..Failure::io(format!("cannot enter the working folder {cwd:?}"), &error.error)
-            }
+            Failure { code: "ECWD", ..Failure::io(format!("cannot enter the working folder {cwd:?}"), &error.error) }
         }
         (Stage::Exec, Some(libc::EACCES)) if std::path::Path::new(file).is_dir() => {
             Failure::new("EISDIR", format!("{file}: is a folder"))

@@ -12,10 +12,7 @@ use std::ptr;
 /// Bytes of the child's stack; it is idle again when `spawn` returns.
 const STACK: usize = 64 * 1024;
 /// Open files that programs may have at once: what systemd gives its services.
-pub const PROGRAM_FILES: libc::rlimit = libc::rlimit {
-    rlim_cur: 1024,
-    rlim_max: 524_288,
-};
+pub const PROGRAM_FILES: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
 
 pub struct Plan<'a> {
     /// Files to try, in order.
@@ -75,19 +72,13 @@ pub struct Spawner {
 
 impl Spawner {
     pub fn new() -> Spawner {
-        Spawner {
-            stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice(),
-        }
+        Spawner { stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice() }
     }
 
     /// Returns the process id once the program has been executed.
     pub fn spawn(&mut self, plan: &Plan) -> Result<i32, SpawnError> {
-        let mut shared = Shared {
-            plan,
-            argv: pointers(plan.argv),
-            environment: pointers(plan.environment),
-            failed: None,
-        };
+        let mut shared =
+            Shared { plan, argv: pointers(plan.argv), environment: pointers(plan.environment), failed: None };
         // SAFETY: the child runs on `stack`, which nobody else uses, and we are suspended until it executes or exits, so all it
         // reads outlives it and its one write to `shared` races with nothing. All our signals are blocked: no handler runs in it.
         let pid = unsafe {
@@ -96,11 +87,7 @@ impl Spawner {
             libc::clone(child, top.cast(), flags, ptr::from_mut(&mut shared).cast())
         };
         if pid < 0 {
-            return Err(SpawnError {
-                stage: Stage::Setup,
-                error: io::Error::last_os_error(),
-                program: 0,
-            });
+            return Err(SpawnError { stage: Stage::Setup, error: io::Error::last_os_error(), program: 0 });
         }
         // SAFETY: the child has written through the pointer it was given; a volatile read sees it.
         let Some(failed) = (unsafe { ptr::read_volatile(&shared.failed) }) else {
@@ -109,11 +96,7 @@ impl Spawner {
         // SAFETY: plain wait for our own child, which has called _exit.
         unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
         let error = io::Error::from_raw_os_error(failed.errno);
-        Err(SpawnError {
-            stage: failed.stage,
-            error,
-            program: failed.program,
-        })
+        Err(SpawnError { stage: failed.stage, error, program: failed.program })
     }
 }
 
@@ -134,11 +117,7 @@ extern "C" fn child(argument: *mut libc::c_void) -> libc::c_int {
 /// Returns only on failure. System calls by number where the C library's wrapper would involve other threads (set*id).
 unsafe fn run(shared: &Shared) -> Failed {
     let plan = shared.plan;
-    let fail = |stage| Failed {
-        stage,
-        errno: errno(),
-        program: 0,
-    };
+    let fail = |stage| Failed { stage, errno: errno(), program: 0 };
     // SAFETY: every pointer comes from the plan and is NUL-terminated or has its length beside it.
     unsafe {
         if libc::setsid() < 0 {
@@ -184,29 +163,15 @@ unsafe fn become_program(plan: &Plan) -> bool {
 
 /// Tries each file as execvp does: a file that is not there is passed over, one that may not be executed is remembered.
 unsafe fn execute(shared: &Shared) -> Failed {
-    let mut failed = Failed {
-        stage: Stage::Exec,
-        errno: libc::ENOENT,
-        program: 0,
-    };
+    let mut failed = Failed { stage: Stage::Exec, errno: libc::ENOENT, program: 0 };
     for (program, path) in shared.plan.programs.iter().enumerate() {
         // SAFETY: as in `run`; both vectors end with a null pointer.
         unsafe { libc::execve(path.as_ptr(), shared.argv.as_ptr(), shared.environment.as_ptr()) };
         match errno() {
             libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => {
-                failed = Failed {
-                    errno: libc::EACCES,
-                    program,
-                    ..failed
-                }
-            }
+            libc::EACCES => failed = Failed { errno: libc::EACCES, program, ..failed },
             other => {
-                return Failed {
-                    errno: other,
-                    program,
-                    ..failed
-                };
+                return Failed { errno: other, program, ..failed };
             }
         }
     }

@@ -20,12 +20,7 @@ pub fn open(cols: u16, rows: u16) -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sets the window size; the kernel tells the foreground group by SIGWINCH.
 pub fn resize(master: BorrowedFd, cols: u16, rows: u16) -> io::Result<()> {
-    let size = libc::winsize {
-        ws_row: rows,
-        ws_col: cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the structure outlives the call.
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) }).map(drop)
 }

@@ -20,10 +20,7 @@ export const command = defineCommand({
     const names = stopped.map(({ name }) => name);
     if (names.length === 0) return { data: [] };
     if (!values.force && !(await confirm(`delete ${names.join(", ")}?`, "banger vm prune -f"))) return { exit: 1 };
-    return await actOnEach(names, stopped, async ({ id }) => {
-      // Somebody may have started it while we asked.
-      const { state } = await client.call("vmShow", { vm: id }, {});
-      return state === "stopped" ? await client.operation("vmDelete", { vm: id }, {}) : undefined;
-    });
+    // Somebody may have started one while we asked: the daemon looks again.
+    return await actOnEach(names, stopped, ({ id }) => client.operation("vmDelete", { vm: id }, { ifStopped: true }));
   },
 });

@@ -2,7 +2,17 @@
 import { Readable, Writable } from "node:stream";
 import type { Duplex } from "node:stream";
 import { BangerError, toErrorBody } from "../../contract/errors.ts";
-import { decodeJson, encodeHeader, encodeJson, type Frame, frameDecoder, type FrameType, frameType, MAX_PAYLOAD, MAX_REQUEST } from "../../contract/frames.ts";
+import {
+  decodeJson,
+  encodeHeader,
+  encodeJson,
+  type Frame,
+  frameDecoder,
+  type FrameType,
+  frameType,
+  MAX_PAYLOAD,
+  MAX_REQUEST,
+} from "../../contract/frames.ts";
 
 const STREAM = 1;
 const WINDOW = 256 * 1024;
@@ -50,7 +60,8 @@ export const clientStream = (socket: Duplex, head: Buffer): ClientStream => {
     } else if (type === frameType.end) input.push(null);
     else if (type === frameType.control) {
       const message = decodeJson(payload);
-      if (typeof message === "object" && message !== null) for (const listener of controls) listener(message as Record<string, unknown>);
+      if (typeof message === "object" && message !== null)
+        for (const listener of controls) listener(message as Record<string, unknown>);
     } else if (type === frameType.open) {
       requestParts.push(new Uint8Array(payload));
       if (requestParts.reduce((sum, part) => sum + part.length, 0) > MAX_REQUEST) throw new Error("request over 4 MiB");
@@ -87,7 +98,8 @@ export const clientStream = (socket: Duplex, head: Buffer): ClientStream => {
       highWaterMark: WINDOW,
       write: (chunk: Buffer, _encoding, done) => {
         let free = true;
-        for (let at = 0; at < chunk.length; at += MAX_PAYLOAD) free = send(frameType.data, chunk.subarray(at, at + MAX_PAYLOAD), channel);
+        for (let at = 0; at < chunk.length; at += MAX_PAYLOAD)
+          free = send(frameType.data, chunk.subarray(at, at + MAX_PAYLOAD), channel);
         if (free || socket.destroyed) return done();
         const go = () => {
           socket.off("drain", go);

@@ -1,7 +1,7 @@
 /** What each endpoint of the contract does. */
 import { BangerError } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
-import type { FileRequest } from "../../contract/vms.ts";
+import type { Dial, FileRequest } from "../../contract/vms.ts";
 import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
@@ -72,9 +72,13 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
     },
     vmStart: lifecycle("start", (id, _request, progress) => vms.find(id).start(progress)),
     vmStop: lifecycle("stop", (id, _request, progress) => vms.find(id).stop(progress)),
-    vmKill: lifecycle("kill", (id, { signal }: { signal?: string | undefined }) => vms.find(id).kill(signalName(signal ?? "KILL"))),
+    vmKill: lifecycle("kill", (id, { signal }: { signal?: string | undefined }) =>
+      vms.find(id).kill(signalName(signal ?? "KILL")),
+    ),
     // A delete that has begun is finished: half a VM helps nobody.
-    vmDelete: lifecycle("delete", (id) => vms.find(id).remove(unattended)),
+    vmDelete: lifecycle("delete", (id, { ifStopped }: { ifStopped?: boolean | undefined }) =>
+      vms.find(id).remove(unattended, ifStopped),
+    ),
 
     vmRun: async ({ request }, client) => client.close(await runVm(client, request, vms, operations)),
     vmExec: async ({ params, request }, client) => {
@@ -84,7 +88,13 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
         throw execError(error, request);
       }
     },
-    vmDial: ({ params, request }, client) => guestStream(params.vm, client, { op: "dial", ...request }),
+    vmDial: async ({ params, request }, client) => {
+      try {
+        await guestStream(params.vm, client, { op: "dial", ...request });
+      } catch (error) {
+        throw dialError(error, params.vm, request);
+      }
+    },
     vmFile: async ({ params, request }, client) => {
       try {
         await guestStream(params.vm, client, request);
@@ -101,7 +111,10 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
     imageList: () => images.list(),
     imageAvailable: () => images.available(),
     imageShow: ({ params }) => images.show(params.name),
-    imagePull: { what: ({ request }) => `pull image ${request.name}`, run: ({ request }, progress) => images.pull(request.name, progress) },
+    imagePull: {
+      what: ({ request }) => `pull image ${request.name}`,
+      run: ({ request }, progress) => images.pull(request.name, progress),
+    },
     imageDelete: {
       what: ({ params }) => `delete image ${params.name}`,
       run: async ({ params }) => {
@@ -112,7 +125,10 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
     kernelList: () => kernels.list(),
     kernelAvailable: () => kernels.available(),
     kernelShow: ({ params }) => kernels.show(params.name),
-    kernelPull: { what: ({ request }) => `pull kernel ${request.name}`, run: ({ request }, progress) => kernels.pull(request.name, progress) },
+    kernelPull: {
+      what: ({ request }) => `pull kernel ${request.name}`,
+      run: ({ request }, progress) => kernels.pull(request.name, progress),
+    },
     kernelDelete: {
       what: ({ params }) => `delete kernel ${params.name}`,
       run: async ({ params }) => {
@@ -123,17 +139,45 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
   };
 };
 
-const signals = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGSTOP", "SIGCONT", "SIGUSR1", "SIGUSR2"] as const;
+const signals = [
+  "SIGKILL",
+  "SIGTERM",
+  "SIGINT",
+  "SIGHUP",
+  "SIGQUIT",
+  "SIGSTOP",
+  "SIGCONT",
+  "SIGUSR1",
+  "SIGUSR2",
+] as const;
 
 const signalName = (text: string): NodeJS.Signals => {
   const wanted = text.toUpperCase();
   const found = signals.find((name) => name === wanted || name === `SIG${wanted}`);
   if (found) return found;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a signal`, { hint: `one of: ${signals.map((name) => name.slice(3)).join(" ")}` });
+  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a signal`, {
+    hint: `one of: ${signals.map((name) => name.slice(3)).join(" ")}`,
+  });
 };
 
 const fileError = (error: unknown, { op, path }: FileRequest): unknown => {
   if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") return error;
   const code = error.details?.code === "ENOENT" ? "FILE_NOT_FOUND" : "GUEST_ERROR";
-  return new BangerError(code, `cannot ${op.replace("_", " ")} ${path} in the guest: ${error.message}`, { details: error.details, cause: error });
+  return new BangerError(code, `cannot ${op.replace("_", " ")} ${path} in the guest: ${error.message}`, {
+    details: error.details,
+    cause: error,
+  });
+};
+
+const dialError = (error: unknown, vm: string, request: Dial): unknown => {
+  if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") return error;
+  const target = "unix" in request ? request.unix : `port ${request.port}`;
+  return new BangerError("GUEST_ERROR", `cannot reach ${target} in VM ${vm}: ${error.message}`, {
+    hint:
+      "unix" in request || request.port !== 22
+        ? `see what runs there: banger vm exec ${vm} -- ps ax`
+        : `an ssh server must run in the VM; a shell needs none: banger vm shell ${vm}`,
+    details: error.details,
+    cause: error,
+  });
 };

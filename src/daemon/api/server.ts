@@ -2,7 +2,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import * as z from "zod/mini";
-import { type Api, type ApiName, api, BUILD_HEADER, type EndpointsOf, type OperationLine, type ParamsOf, type RequestOf, type ResultOf, STREAM_PROTOCOL } from "../../contract/api.ts";
+import {
+  type Api,
+  type ApiName,
+  api,
+  BUILD_HEADER,
+  type EndpointsOf,
+  type OperationLine,
+  type ParamsOf,
+  type RequestOf,
+  type ResultOf,
+  STREAM_PROTOCOL,
+} from "../../contract/api.ts";
 import { BangerError, errorTable, toBangerError, toErrorBody } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
 import type { Log } from "../log.ts";
@@ -14,7 +25,10 @@ const MAX_BODY = 1024 * 1024;
 type Call<N extends ApiName> = { params: ParamsOf<N>; request: RequestOf<N> };
 /** One function for each endpoint of the contract. */
 export type Handlers = { [N in EndpointsOf<"json">]: (call: Call<N>) => ResultOf<N> | Promise<ResultOf<N>> } & {
-  [N in EndpointsOf<"operation">]: { what(call: Call<N>): string; run(call: Call<N>, progress: Progress): Promise<ResultOf<N>> };
+  [N in EndpointsOf<"operation">]: {
+    what(call: Call<N>): string;
+    run(call: Call<N>, progress: Progress): Promise<ResultOf<N>>;
+  };
 } & {
   /** Ends the stream itself, with `close`; what it throws is sent as the error. */
   [N in EndpointsOf<"stream">]: (call: Call<N>, client: ClientStream) => Promise<void>;
@@ -40,7 +54,11 @@ const match = (request: IncomingMessage): { route: Route; params: Record<string,
   const path = (request.url ?? "/").split("?")[0] ?? "/";
   for (const route of routes) {
     const found = route.endpoint.method === request.method ? route.pattern.exec(path) : null;
-    if (found) return { route, params: Object.fromEntries(route.keys.map((key, index) => [key, decodeURIComponent(found[index + 1] ?? "")])) };
+    if (found)
+      return {
+        route,
+        params: Object.fromEntries(route.keys.map((key, index) => [key, decodeURIComponent(found[index + 1] ?? "")])),
+      };
   }
   throw new BangerError("INVALID_REQUEST", `there is no ${request.method} ${path} in this daemon's API`);
 };
@@ -48,7 +66,10 @@ const match = (request: IncomingMessage): { route: Route; params: Record<string,
 const validate = (route: Route, value: unknown): unknown => {
   const parsed = z.safeParse(route.endpoint.request, value ?? {});
   if (parsed.success) return parsed.data;
-  throw new BangerError("INVALID_REQUEST", `the request for ${route.name} is not valid: ${z.prettifyError(parsed.error)}`);
+  throw new BangerError(
+    "INVALID_REQUEST",
+    `the request for ${route.name} is not valid: ${z.prettifyError(parsed.error)}`,
+  );
 };
 
 const readBody = async (request: IncomingMessage): Promise<unknown> => {
@@ -69,7 +90,8 @@ const readBody = async (request: IncomingMessage): Promise<unknown> => {
 
 /** A browser page must not reach the daemon, whatever forwards its socket. */
 const refuseBrowsers = (request: IncomingMessage): void => {
-  if (request.headers.origin !== undefined) throw new BangerError("INVALID_REQUEST", "requests from web pages are refused");
+  if (request.headers.origin !== undefined)
+    throw new BangerError("INVALID_REQUEST", "requests from web pages are refused");
 };
 
 export type ServerOptions = { handlers: Handlers; operations: Operations; build: string; log: Log };
@@ -77,7 +99,11 @@ export type ServerOptions = { handlers: Handlers; operations: Operations; build:
 export const apiServer = ({ handlers, operations, build, log }: ServerOptions): Server => {
   const answer = (response: ServerResponse, status: number, body: unknown) => {
     const text = JSON.stringify(body);
-    response.writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(text), [BUILD_HEADER]: build });
+    response.writeHead(status, {
+      "content-type": "application/json",
+      "content-length": Buffer.byteLength(text),
+      [BUILD_HEADER]: build,
+    });
     response.end(text);
   };
 
@@ -90,8 +116,13 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     response.writeHead(200, { "content-type": "application/x-ndjson", [BUILD_HEADER]: build });
     const line = (value: OperationLine) => void response.write(`${JSON.stringify(value)}\n`);
     try {
-      const watch = { started: (operation: { id: string; what: string; startedAt: number }) => line({ operation }), progress: (progress: Parameters<Progress["report"]>[0]) => line({ progress }) };
-      line({ result: await operations.run(handler.what(call), watch, (progress) => handler.run(call, progress), gone.signal) });
+      const watch = {
+        started: (operation: { id: string; what: string; startedAt: number }) => line({ operation }),
+        progress: (progress: Parameters<Progress["report"]>[0]) => line({ progress }),
+      };
+      line({
+        result: await operations.run(handler.what(call), watch, (progress) => handler.run(call, progress), gone.signal),
+      });
     } catch (error) {
       line({ error: toErrorBody(error) });
     }
@@ -103,7 +134,8 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     const { route, params } = match(request);
     const call = { params, request: validate(route, await readBody(request)) };
     const handler = handlers[route.name] as AnyHandler;
-    if (route.endpoint.kind === "stream") throw new BangerError("INVALID_REQUEST", `${route.name} needs an upgrade to ${STREAM_PROTOCOL}`);
+    if (route.endpoint.kind === "stream")
+      throw new BangerError("INVALID_REQUEST", `${route.name} needs an upgrade to ${STREAM_PROTOCOL}`);
     if (typeof handler === "object") return runOperation(handler, call, response);
     answer(response, 200, (await handler(call)) ?? {});
   };
@@ -119,13 +151,16 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     refuseBrowsers(request);
     const { route, params } = match(request);
     if (route.endpoint.kind !== "stream") throw new BangerError("INVALID_REQUEST", `${route.name} is no stream`);
-    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${STREAM_PROTOCOL}\r\n${BUILD_HEADER}: ${build}\r\n\r\n`);
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${STREAM_PROTOCOL}\r\n${BUILD_HEADER}: ${build}\r\n\r\n`,
+    );
     const client = clientStream(socket, head);
     const handler = handlers[route.name] as (call: AnyCall, client: ClientStream) => Promise<void>;
     try {
       await handler({ params, request: validate(route, await client.request) }, client);
     } catch (error) {
-      if (errorTable[toBangerError(error).code].owner === "bug") log.error("stream failed", { endpoint: route.name, error });
+      if (errorTable[toBangerError(error).code].owner === "bug")
+        log.error("stream failed", { endpoint: route.name, error });
       client.closeWithError(error);
     }
   };
@@ -139,7 +174,9 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     onUpgrade(request, socket, head).catch((error: unknown) => {
       const body = JSON.stringify(toErrorBody(error));
       const { http } = errorTable[toBangerError(error).code];
-      socket.end(`HTTP/1.1 ${http} Error\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${BUILD_HEADER}: ${build}\r\nConnection: close\r\n\r\n${body}`);
+      socket.end(
+        `HTTP/1.1 ${http} Error\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n${BUILD_HEADER}: ${build}\r\nConnection: close\r\n\r\n${body}`,
+      );
     });
   });
   return server;

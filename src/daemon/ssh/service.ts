@@ -30,10 +30,12 @@ export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<S
   const pinned = new Map<string, string>();
   let writing = Promise.resolve();
   const writeKnownHosts = (): Promise<void> => {
-    writing = writing.catch(() => undefined).then(() => {
-      const lines = [...pinned].map(([name, key]) => `${name}.vm ${key}\n`);
-      return writeFileAtomic(knownHostsFile(), lines.join(""), 0o600);
-    });
+    writing = writing
+      .catch(() => undefined)
+      .then(() => {
+        const lines = [...pinned].map(([name, key]) => `${name}.vm ${key}\n`);
+        return writeFileAtomic(knownHostsFile(), lines.join(""), 0o600);
+      });
     return writing;
   };
   /** Type and key, without the comment. */
@@ -46,7 +48,11 @@ export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<S
         await mkdir(dirname(path), { recursive: true, mode: 0o700 });
         await makeKey(path, "");
       }
-      const [host_key, host_key_public, authorized] = await Promise.all([readFile(path, "utf8"), readFile(`${path}.pub`, "utf8"), publicKey()]);
+      const [host_key, host_key_public, authorized] = await Promise.all([
+        readFile(path, "utf8"),
+        readFile(`${path}.pub`, "utf8"),
+        publicKey(),
+      ]);
       if (pinned.get(name) !== keyOf(host_key_public)) {
         pinned.set(name, keyOf(host_key_public));
         await writeKnownHosts();
@@ -90,7 +96,9 @@ const readPublicKey = async (keyPath: string): Promise<string> => {
 /** A value in ssh_config is quoted; a quote in a path cannot be expressed there. */
 const quoted = (text: string): string => `"${text}"`;
 
-const sshConfig = (keyPath: string): string => `# Written by banger; changes are lost. Use it with: ssh -F ${sshConfigFile()} NAME.vm
+const sshConfig = (
+  keyPath: string,
+): string => `# Written by banger; changes are lost. Use it with: ssh -F ${sshConfigFile()} NAME.vm
 Host *.vm
   User root
   IdentityFile ${quoted(keyPath)}

@@ -42,7 +42,9 @@ export const openDatabase = async (path: string): Promise<Database> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const database = new DatabaseSync(path);
   await chmod(path, 0o600);
-  database.exec("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;");
+  database.exec(
+    "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
+  );
   migrate(database, path);
   return database;
 };
@@ -51,9 +53,13 @@ const migrate = (database: Database, path: string): void => {
   const version = Number(database.prepare("PRAGMA user_version").get()?.user_version ?? 0);
   if (version > migrations.length) {
     database.close();
-    throw new BangerError("STATE_NEWER", `${path} was written by a later version of banger (format ${version}, this one knows ${migrations.length})`, {
-      hint: "update banger, or move that file away to start with an empty list of VMs",
-    });
+    throw new BangerError(
+      "STATE_NEWER",
+      `${path} was written by a later version of banger (format ${version}, this one knows ${migrations.length})`,
+      {
+        hint: "update banger, or move that file away to start with an empty list of VMs",
+      },
+    );
   }
   for (const [index, sql] of migrations.entries()) {
     if (index < version) continue;

@@ -38,7 +38,11 @@ const plain = (name: string): Column => ({
   write: (value) => (value === undefined ? null : (value as string | number)),
   read: (value) => value ?? undefined,
 });
-const json = (name: string): Column => ({ name, write: (value) => JSON.stringify(value), read: (value) => JSON.parse(String(value)) });
+const json = (name: string): Column => ({
+  name,
+  write: (value) => JSON.stringify(value),
+  read: (value) => JSON.parse(String(value)),
+});
 const flag = (name: string): Column => ({ name, write: (value) => (value ? 1 : 0), read: (value) => value === 1 });
 
 const columns: Record<keyof VmRow, Column> = {
@@ -90,7 +94,9 @@ export const vmStore = (database: Database): VmStore => {
     update: (id, change) => {
       const changed = fields.filter(([field]) => field in change);
       const assignments = changed.map(([, { name }]) => `${name} = ?`).join(", ");
-      database.prepare(`UPDATE vms SET ${assignments} WHERE id = ?`).run(...changed.map(([field, column]) => column.write(change[field])), id);
+      database
+        .prepare(`UPDATE vms SET ${assignments} WHERE id = ?`)
+        .run(...changed.map(([field, column]) => column.write(change[field])), id);
     },
     remove: (id) => void remove.run(id),
   };

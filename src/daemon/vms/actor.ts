@@ -23,7 +23,7 @@ export type VmActor = {
   /** Signals the VMM; SIGKILL ends the VM and waits for its end. */
   kill(signal: NodeJS.Signals): Promise<void>;
   /** Ends the VM and removes everything of it. */
-  remove(progress: Progress): Promise<void>;
+  remove(progress: Progress, onlyIfStopped?: boolean): Promise<void>;
   /** The channel to the guest; throws VM_STOPPED or GUEST_AGENT_LOST when there is none. */
   guest(progress: Progress): Promise<GuestConnection>;
   /** At daemon start: takes up a machine that an earlier daemon left running, or records that it is gone. */
@@ -101,11 +101,16 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   };
 
   const boot = async (progress: Progress) => {
-    const { accel, network } = await services.driver.host();
-    const notes = row.network !== "none" && network.note ? [network.note] : [];
-    apply("start", { reason: undefined, notes, vmm: services.driver.name, accel });
+    const host = await services.driver.host();
+    const notes = services.startNotes(host, row.network);
+    apply("start", { reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
     try {
-      const started = await startMachine(row, services, async ({ pid, startTime }) => update({ pid, pidStart: startTime }), progress);
+      const started = await startMachine(
+        row,
+        services,
+        async ({ pid, startTime }) => update({ pid, pidStart: startTime }),
+        progress,
+      );
       watch(started);
       update({ startedAt: Date.now() });
       const guest = await greet(started, progress);
@@ -138,11 +143,16 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     }, progress.signal);
   };
 
-  const interruptStart = (why: string) => starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
+  const interruptStart = (why: string) =>
+    starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
 
   const shutDown = async (running: Machine, progress: Progress) => {
     askedEnd = { reason: undefined };
-    using limited = withDeadline(progress, STOP_LIMIT, () => new BangerError("VM_BOOT_TIMEOUT", "the guest did not shut down in time"));
+    using limited = withDeadline(
+      progress,
+      STOP_LIMIT,
+      () => new BangerError("VM_BOOT_TIMEOUT", "the guest did not shut down in time"),
+    );
     try {
       if (!connection) throw new BangerError("GUEST_AGENT_LOST", "there is no guest agent to ask");
       progress.report({ stage: "stop", message: "the guest syncs its disks and shuts down" });
@@ -152,7 +162,10 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     } catch (error) {
       throwIfAborted(progress.signal);
       // The agent's answer may be lost in the guest's own end; only a machine that stays needs more.
-      const end = await Promise.race([running.ended, new Promise<undefined>((resolve) => setTimeout(resolve, 1000, undefined))]);
+      const end = await Promise.race([
+        running.ended,
+        new Promise<undefined>((resolve) => setTimeout(resolve, 1000, undefined)),
+      ]);
       if (end) return onEnded(running, end.reason);
       log.warn("guest did not shut down; its VMM is ended", { vm: row.name, error });
       await endMachine(running, "the guest did not shut down in time");
@@ -178,7 +191,8 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     else await running.kill(signal);
   };
 
-  const remove = async (progress: Progress) => {
+  const remove = async (progress: Progress, onlyIfStopped = false) => {
+    if (onlyIfStopped) nextState(row.name, row.state, "delete");
     interruptStart("it was deleted");
     if (machine) await endMachine(machine, undefined);
     await lifecycle.run(async () => {

@@ -13,8 +13,18 @@ import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
+import type { startNotes } from "./notes.ts";
 
-export type BootServices = { images: ImageService; kernels: KernelService; ssh: SshService; driver: Driver; log: Log; bootTimeout: number };
+export type BootServices = {
+  images: ImageService;
+  kernels: KernelService;
+  ssh: SshService;
+  driver: Driver;
+  log: Log;
+  /** How long a guest may take until its agent answers, in ms. */
+  bootTimeout: number;
+  startNotes: ReturnType<typeof startNotes>;
+};
 
 /** How long an init may take to report that it is up, after the agent answered, in ms. It then counts as up, with a note. */
 const INIT_LIMIT = 180_000;
@@ -80,7 +90,8 @@ export const greetGuest = async (
 ): Promise<Guest> => {
   const console = vmFiles(row.id).console;
   const seconds = Math.round(services.bootTimeout / 1000);
-  const timeout = () => new BangerError("VM_BOOT_TIMEOUT", `the guest of VM ${row.name} did not answer within ${seconds} s`);
+  const timeout = () =>
+    new BangerError("VM_BOOT_TIMEOUT", `the guest of VM ${row.name} did not answer within ${seconds} s`);
   using limited = withDeadline(progress, services.bootTimeout, timeout);
   const initUp = Promise.withResolvers<string>();
   const onEvent = (event: GuestEvent) => {
@@ -113,11 +124,15 @@ export const greetGuest = async (
     const ended = error.code === "GUEST_AGENT_LOST" ? await Promise.race([machine.ended, pause(500)]) : undefined;
     const message = ended ? `VM ${row.name} ended while it booted: ${ended.reason}` : error.message;
     const tail = await consoleTail(console, 12);
-    throw new BangerError(ended ? "VM_BOOT_FAILED" : error.code, tail.length ? `${message}\nlast lines of its console:\n  ${tail.join("\n  ")}` : message, {
-      hint: `see the whole console with: banger vm logs ${row.name}`,
-      details: { console: tail },
-      cause: error,
-    });
+    throw new BangerError(
+      ended ? "VM_BOOT_FAILED" : error.code,
+      tail.length ? `${message}\nlast lines of its console:\n  ${tail.join("\n  ")}` : message,
+      {
+        hint: `see the whole console with: banger vm logs ${row.name}`,
+        details: { console: tail },
+        cause: error,
+      },
+    );
   }
 };
 

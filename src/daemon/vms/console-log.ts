@@ -2,6 +2,7 @@
 import { type FileHandle, open, readFile, rename, watch } from "node:fs/promises";
 import { basename } from "node:path";
 import type { Readable, Writable } from "node:stream";
+import { stripVTControlCharacters } from "node:util";
 import { errnoOf } from "../../contract/errors.ts";
 import { vmFiles } from "../../host/paths.ts";
 import type { Log } from "../log.ts";
@@ -54,7 +55,7 @@ const CAUSE = /Kernel panic|banger-agent: fatal/;
 export const consoleTail = async (path: string, lines: number): Promise<string[]> => {
   try {
     const text = (await readFile(path)).subarray(-16384).toString("utf8");
-    const readable = text.replaceAll(/\u001b\[[0-9;?]*[A-Za-z]|\u001b./g, "").replaceAll(/[^\P{C}\n]/gu, "");
+    const readable = stripVTControlCharacters(text).replaceAll(/[^\P{C}\n]/gu, "");
     const all = readable
       .split("\n")
       .map((line) => line.trimEnd())
@@ -71,7 +72,12 @@ export const consoleTail = async (path: string, lines: number): Promise<string[]
  * Writes a VM's console log to `output`, the older part first.
  * @param follow goes on with what is added until `gone` is aborted
  */
-export const followConsole = async (id: string, follow: boolean, output: Writable, gone: AbortSignal): Promise<void> => {
+export const followConsole = async (
+  id: string,
+  follow: boolean,
+  output: Writable,
+  gone: AbortSignal,
+): Promise<void> => {
   const { console: path, folder } = vmFiles(id);
   const older = await readIfThere(`${path}.1`, 0);
   if (older.length) await put(output, older);

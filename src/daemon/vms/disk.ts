@@ -28,8 +28,20 @@ export const ensureDisk = async (row: VmRow, progress: Progress): Promise<string
     // Nothing is written that can be written later: inode tables and journal start as holes.
     await runTool({
       argv: [
-        "mkfs.ext4", "-q", "-F", "-m", "0", "-L", "banger-vm", "-O", "^resize_inode",
-        "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-J", "size=16", staging,
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-m",
+        "0",
+        "-L",
+        "banger-vm",
+        "-O",
+        "^resize_inode",
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+        "-J",
+        "size=16",
+        staging,
       ],
       signal: progress.signal,
     });

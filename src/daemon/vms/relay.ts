@@ -11,13 +11,20 @@ import type { ClientStream } from "../api/client-stream.ts";
  * @returns the guest's result, after all its output has gone to the client
  * @throws the guest's error, or CANCELLED when the client went away: the guest's work is then ended
  */
-export const relay = async (client: ClientStream, guest: GuestConnection, request: Record<string, unknown>): Promise<StreamResult> => {
+export const relay = async (
+  client: ClientStream,
+  guest: GuestConnection,
+  request: Record<string, unknown>,
+): Promise<StreamResult> => {
   const stream = guest.open(request);
   client.onControl((message) => stream.control(message));
   const abort = () => stream.abort();
   if (client.gone.aborted) abort();
   client.gone.addEventListener("abort", abort, { once: true });
-  stream.opened.then((opened) => client.opened(opened), () => undefined);
+  stream.opened.then(
+    (opened) => client.opened(opened),
+    () => undefined,
+  );
   // A client that goes away destroys its input: the guest then gets CLOSE, not an END that looks like a proper end.
   client.input.on("data", (chunk: Buffer) => {
     if (!stream.input.write(chunk)) {
@@ -41,7 +48,7 @@ export const relay = async (client: ClientStream, guest: GuestConnection, reques
 /** The agent's request for a command; no argv means the user's login shell. */
 export const execRequest = ({ argv, env, cwd, user, pty }: Exec): Record<string, unknown> => ({
   op: "exec",
-  argv: argv.length > 0 ? argv : ["/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l'],
+  argv: argv.length > 0 ? argv : ["/bin/sh", "-c", 'exec "$SHELL" -l'],
   ...(env ? { env } : {}),
   ...(cwd === undefined ? {} : { cwd }),
   ...(user === undefined ? {} : { user }),
@@ -53,11 +60,17 @@ export const execError = (error: unknown, { argv, cwd, user }: Exec): unknown =>
   if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") return error;
   const program = argv[0] ?? "the login shell";
   const code = String(error.details?.code);
-  if (code === "ENOENT") return new BangerError("EXEC_NOT_FOUND", `${program}: not found in the guest`, { cause: error });
+  if (code === "ENOENT")
+    return new BangerError("EXEC_NOT_FOUND", `${program}: not found in the guest`, { cause: error });
   if (code === "EISDIR") return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: is a directory`, { cause: error });
-  if (code === "EACCES") return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: permission denied in the guest`, { cause: error });
-  if (code === "ENOEXEC") return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: not a program the guest can run`, { cause: error });
-  if (code === "ECWD") return new BangerError("GUEST_ERROR", `cannot run in ${cwd}: ${error.message}`, { cause: error });
-  return new BangerError("GUEST_ERROR", `cannot run ${program}${user ? ` as ${user}` : ""}: ${error.message}`, { details: error.details, cause: error });
+  if (code === "EACCES")
+    return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: permission denied in the guest`, { cause: error });
+  if (code === "ENOEXEC")
+    return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: not a program the guest can run`, { cause: error });
+  if (code === "ECWD")
+    return new BangerError("GUEST_ERROR", `cannot run in ${cwd}: ${error.message}`, { cause: error });
+  return new BangerError("GUEST_ERROR", `cannot run ${program}${user ? ` as ${user}` : ""}: ${error.message}`, {
+    details: error.details,
+    cause: error,
+  });
 };
-

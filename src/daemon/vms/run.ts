@@ -12,7 +12,12 @@ import { type VmService, vmView } from "./service.ts";
  * @returns how the command ended; an ephemeral VM is gone by then, and so is one whose start failed or was cancelled
  * @throws what went wrong, after the undo
  */
-export const runVm = async (client: ClientStream, { vm, exec }: Run, vms: VmService, operations: Operations): Promise<StreamResult> => {
+export const runVm = async (
+  client: ClientStream,
+  { vm, exec }: Run,
+  vms: VmService,
+  operations: Operations,
+): Promise<StreamResult> => {
   const watch = { progress: (progress: ProgressEvent) => client.event({ progress }) };
   let actor: VmActor | undefined;
   let started = false;

@@ -13,7 +13,14 @@ import type { BootServices } from "./boot.ts";
 import { newName } from "./names.ts";
 
 /** What a VM gets where its creator says nothing. Sizes in bytes. */
-export type VmDefaults = { image: string; kernel: string; vcpu: number; memory: number; diskSize: number; network: Vm["network"] };
+export type VmDefaults = {
+  image: string;
+  kernel: string;
+  vcpu: number;
+  memory: number;
+  diskSize: number;
+  network: Vm["network"];
+};
 
 export type VmService = {
   list(): Vm[];
@@ -57,13 +64,21 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
   const find = (reference: string): VmActor => {
     const exact = named(reference) ?? actors.get(reference);
     if (exact) return exact;
-    const matches = reference === "" ? [] : [...actors.values()].filter(({ row }) => row().name.startsWith(reference) || row().id.startsWith(reference));
+    const matches =
+      reference === ""
+        ? []
+        : [...actors.values()].filter(({ row }) => row().name.startsWith(reference) || row().id.startsWith(reference));
     if (matches.length === 1 && matches[0]) return matches[0];
     const names = matches.map(({ row }) => row().name);
     if (matches.length > 1) {
-      throw new BangerError("VM_AMBIGUOUS", `${JSON.stringify(reference)} could be any of: ${names.join(", ")}`, { hint: "give more of the name" });
+      throw new BangerError("VM_AMBIGUOUS", `${JSON.stringify(reference)} could be any of: ${names.join(", ")}`, {
+        hint: "give more of the name",
+      });
     }
-    const near = nearest(reference, [...actors.values()].map(({ row }) => row().name));
+    const near = nearest(
+      reference,
+      [...actors.values()].map(({ row }) => row().name),
+    );
     throw new BangerError("VM_NOT_FOUND", `there is no VM ${JSON.stringify(reference)}`, {
       hint: near ? `did you mean ${near}? See all with: banger vm list` : "see all with: banger vm list",
     });
@@ -75,7 +90,10 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     const { accel } = await services.driver.host();
-    await Promise.all([services.images.ensure(wanted.image, progress), services.kernels.ensure(wanted.kernel, progress)]);
+    await Promise.all([
+      services.images.ensure(wanted.image, progress),
+      services.kernels.ensure(wanted.kernel, progress),
+    ]);
     const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
     if (named(name)) throw nameTaken(name);
     const row: VmRow = {
@@ -116,7 +134,11 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     },
     create,
     find,
-    usersOf: (what, name) => [...actors.values()].map(({ row }) => row()).filter((row) => row[what] === name).map((row) => row.name),
+    usersOf: (what, name) =>
+      [...actors.values()]
+        .map(({ row }) => row())
+        .filter((row) => row[what] === name)
+        .map((row) => row.name),
     adoptAll: async () => {
       for (const row of store.all()) add(row);
       await services.ssh.restore(store.all());
@@ -161,7 +183,8 @@ const checkShape = ({ vcpu, memory, diskSize }: VmDefaults): void => {
 /** Folders of VMs that have no record: a delete was cut off after its record went, or a start before it came. */
 const removeStrays = async (known: ReadonlySet<string>): Promise<void> => {
   for (const entry of await foldersIn(vmsFolder())) {
-    if (/^[0-9a-f]{32}$/.test(entry) && !known.has(entry)) await rm(vmFiles(entry).folder, { recursive: true, force: true });
+    if (/^[0-9a-f]{32}$/.test(entry) && !known.has(entry))
+      await rm(vmFiles(entry).folder, { recursive: true, force: true });
   }
 };
 

@@ -21,7 +21,11 @@ for (const state of vmStates) {
     const next = expected[`${state} ${event}`];
     test(`${state} + ${event} is ${next ?? "refused"}`, () => {
       if (next) assert.equal(nextState("box", state, event), next);
-      else assert.throws(() => nextState("box", state, event), (error) => error instanceof BangerError && error.code === "VM_WRONG_STATE");
+      else
+        assert.throws(
+          () => nextState("box", state, event),
+          (error) => error instanceof BangerError && error.code === "VM_WRONG_STATE",
+        );
     });
   }
 }

@@ -35,8 +35,24 @@ const runProbe = async (qemu: string): Promise<AccelProbe> => {
   await writeFile(rom, probeFirmware());
   await using running = await startProcess({
     argv: [
-      qemu, "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-m", "16", "-nodefaults", "-no-user-config", "-no-reboot",
-      "-display", "none", "-bios", rom, "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+      qemu,
+      "-M",
+      "microvm",
+      "-accel",
+      "kvm",
+      "-cpu",
+      "host",
+      "-m",
+      "16",
+      "-nodefaults",
+      "-no-user-config",
+      "-no-reboot",
+      "-display",
+      "none",
+      "-bios",
+      rom,
+      "-device",
+      "isa-debug-exit,iobase=0xf4,iosize=4",
     ],
   });
   const timer = setTimeout(() => running.signal("SIGKILL"), PROBE_LIMIT);

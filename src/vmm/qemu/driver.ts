@@ -37,8 +37,11 @@ export const qemuDriver = (qemu: string): Driver => {
     await using undo = new AsyncDisposableStack();
     await mkdir(spec.sockets.folder, { recursive: true, mode: 0o700 });
     undo.defer(() => rm(spec.sockets.folder, { recursive: true, force: true }));
-    const servers = await Promise.all([spec.sockets.agent, spec.sockets.control, spec.sockets.console].map(bindForChild));
-    const nic = spec.nic && network.name === "passt" ? await startPasst(spec.sockets.folder, spec.networkLog) : undefined;
+    const servers = await Promise.all(
+      [spec.sockets.agent, spec.sockets.control, spec.sockets.console].map(bindForChild),
+    );
+    const nic =
+      spec.nic && network.name === "passt" ? await startPasst(spec.sockets.folder, spec.networkLog) : undefined;
     let running: RunningProcess;
     try {
       throwIfAborted(progress.signal);
@@ -52,7 +55,8 @@ export const qemuDriver = (qemu: string): Driver => {
       await running.exited;
     });
     const startTime = await processStartTime(running.pid);
-    if (startTime === undefined) throw new BangerError("VM_BOOT_FAILED", `QEMU ended at once: ${describeExit(await running.exited)}`);
+    if (startTime === undefined)
+      throw new BangerError("VM_BOOT_FAILED", `QEMU ended at once: ${describeExit(await running.exited)}`);
     const identity = { pid: running.pid, startTime };
     await onIdentity(identity);
     const [control, console] = await Promise.all([connectTo(spec.sockets.control), connectTo(spec.sockets.console)]);

@@ -39,7 +39,15 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
   };
   if (exited) void exited.then(finish, finish);
   // An adopted QEMU is not our child: its control connection ends when it does.
-  else control.once("close", () => void gone(identity).then(() => finish(undefined), () => finish(undefined)));
+  else
+    control.once(
+      "close",
+      () =>
+        void gone(identity).then(
+          () => finish(undefined),
+          () => finish(undefined),
+        ),
+    );
 
   return {
     identity,

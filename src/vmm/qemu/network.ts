@@ -48,9 +48,26 @@ export const startPasst = async (folder: string, log: string): Promise<Socket> =
   try {
     await startProcess({
       argv: [
-        "passt", "--foreground", "--quiet", "--fd", "0", "--ipv4-only",
-        "--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--no-map-gw", "--dns-forward", "10.0.2.3",
-        "--no-dhcp", "--tcp-ports", "none", "--udp-ports", "none",
+        "passt",
+        "--foreground",
+        "--quiet",
+        "--fd",
+        "0",
+        "--ipv4-only",
+        "--address",
+        "10.0.2.15",
+        "--netmask",
+        "24",
+        "--gateway",
+        "10.0.2.2",
+        "--no-map-gw",
+        "--dns-forward",
+        "10.0.2.3",
+        "--no-dhcp",
+        "--tcp-ports",
+        "none",
+        "--udp-ports",
+        "none",
       ],
       // As its stdin, because that is made blocking on the way, which passt counts on: with a socket that does not block it loses track
       // of its stream at the first full buffer, and ends.
