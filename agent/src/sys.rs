@@ -61,6 +61,14 @@ pub fn set_pipe_size(fd: BorrowedFd, bytes: i32) {
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
 }
 
+/// Moves up to `want` bytes between a pipe and a file without copying them through our memory; 0 at the end.
+pub fn splice(from: BorrowedFd, to: BorrowedFd, want: usize) -> io::Result<usize> {
+    let none = std::ptr::null_mut();
+    // SAFETY: live descriptors; both offsets are the files' own.
+    let count = unsafe { libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, want, 0) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
+}
+
 /// Bytes that can be read from a pipe now.
 pub fn readable_bytes(fd: BorrowedFd) -> usize {
     let mut count: libc::c_int = 0;

@@ -89,7 +89,7 @@ export const runSession = async (stream: FrameStream<ExecResult>, options: Sessi
   }
   options.onOpened?.();
   signals.state.running = true;
-  using _terminal = options.pty ? takeTerminal((size) => stream.resize(size.cols, size.rows)) : undefined;
+  using _terminal = options.pty ? await takeTerminal((size) => stream.resize(size.cols, size.rows)) : undefined;
   const stopStdin = options.stdin ? sendStdin(stream) : void stream.stdin.end();
   // The stream then ends with an error that says less than the pipe.
   const onBroken = () => {

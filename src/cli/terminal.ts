@@ -1,4 +1,5 @@
 /** The user's terminal as the far end of a pty in the guest. Whatever happens, it is given back as it was. */
+import { type RunningProcess, startProcess } from "../host/process.ts";
 import { onResize, terminalSize } from "./render/output.ts";
 
 export type Pty = { cols: number; rows: number; term: string };
@@ -17,15 +18,24 @@ export const stdinIsTerminal = (): boolean => process.stdin.isTTY === true;
  * @param onSize is told of each new size
  * @returns how to give it back; done at process exit too, so that a crash leaves a usable terminal
  */
-export const takeTerminal = (onSize: (size: { cols: number; rows: number }) => void): Disposable => {
+export const takeTerminal = async (onSize: (size: { cols: number; rows: number }) => void): Promise<Disposable> => {
   const { stdin } = process;
+  let changing: RunningProcess | undefined;
   const restore = () => {
+    changing?.signal("SIGKILL");
     // The terminal may be gone (its window was closed): then there is nothing to restore.
     if (stdin.isTTY && !stdin.destroyed) stdin.setRawMode(false);
   };
-  if (stdin.isTTY) stdin.setRawMode(true);
   process.on("exit", restore);
   const stopResize = onResize(onSize);
+  if (stdin.isTTY) {
+    stdin.setRawMode(true);
+    // Node's raw mode still makes CR LF of each LF, but the guest's pty has done that where its program wants it: vim moves down
+    // by a bare LF. What setRawMode(false) restores is from before both.
+    changing = await startProcess({ argv: ["stty", "-opost"], stdio: [0, "ignore", "ignore"] });
+    await changing.exited;
+    changing = undefined;
+  }
   return {
     [Symbol.dispose]() {
       stopResize();

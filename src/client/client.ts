@@ -1,6 +1,6 @@
 /** The typed client of the daemon's API. */
 import type { ApiName, EndpointsOf, OperationLine, ParamsOf, RequestOf, ResultOf } from "../contract/api.ts";
-import { fromErrorBody } from "../contract/errors.ts";
+import { BangerError, fromErrorBody } from "../contract/errors.ts";
 import { type Progress, silentProgress } from "../contract/progress.ts";
 import { type Route, routes } from "../contract/routes.ts";
 import { buildId } from "../contract/version.ts";
@@ -97,7 +97,12 @@ export const openClient = (options: ClientOptions = {}): Client => {
     settled = true;
     const { stopDaemon } = await import("./daemon-stop.ts");
     const { startDaemon } = await import("./daemon-start.ts");
-    await stopDaemon(socketPath);
+    try {
+      await stopDaemon(socketPath, buildId());
+    } catch (error) {
+      // A peer of our build was quicker.
+      if (!(error instanceof BangerError) || error.code !== "DAEMON_UNREACHABLE") throw error;
+    }
     await startDaemon(socketPath);
   };
 

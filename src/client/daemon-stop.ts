@@ -8,18 +8,26 @@ import { connectSocket } from "./upgrade.ts";
 
 /**
  * Asks it to end and waits until it has.
+ * @param spare a daemon of this build is left running: a peer has replaced the one that was to be stopped
  * @throws DAEMON_UNREACHABLE when it does not run, DAEMON_START_FAILED when it does not end
  */
-export const stopDaemon = async (socketPath = daemonSocket()): Promise<void> => {
+export const stopDaemon = async (socketPath = daemonSocket(), spare?: string): Promise<void> => {
   await ensureRuntimeRoot();
-  const gone = daemonGone(await connectSocket(socketPath));
+  const watched = await connectSocket(socketPath);
+  const gone = daemonGone(watched);
   // Waited for below; when the request fails first, its error is the one that counts.
   gone.catch(() => undefined);
   const http = openHttp(socketPath);
   try {
+    if (spare !== undefined) {
+      const { message, build } = await http.send({ method: "GET", path: routes.status.path });
+      await readJson(message);
+      if (build === spare) return;
+    }
     await readJson((await http.send({ method: "POST", path: routes.shutdown.path, body: {} })).message);
     await gone;
   } finally {
+    watched.destroy();
     http.close();
   }
 };

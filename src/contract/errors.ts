@@ -84,6 +84,12 @@ export type ErrorBody = {
   details?: Record<string, unknown> | undefined;
 };
 
+/** SQLite's own number for a full disk. */
+const SQLITE_FULL = 13;
+
+const isSqliteFull = (thrown: unknown): boolean =>
+  typeof thrown === "object" && thrown !== null && "errcode" in thrown && thrown.errcode === SQLITE_FULL;
+
 const isErrorCode = (code: unknown): code is ErrorCode => typeof code === "string" && Object.hasOwn(errorTable, code);
 
 /** Any thrown value as a `BangerError`: a full disk is named, anything unforeseen becomes INTERNAL. */
@@ -91,7 +97,7 @@ export const toBangerError = (thrown: unknown): BangerError => {
   if (thrown instanceof BangerError) return thrown;
   const code = errnoOf(thrown);
   const message = thrown instanceof Error ? thrown.message : String(thrown);
-  if (code === "ENOSPC" || code === "EDQUOT") {
+  if (code === "ENOSPC" || code === "EDQUOT" || isSqliteFull(thrown)) {
     return new BangerError("DISK_FULL", `the disk is full: ${message}`, {
       hint: "free some space (`banger vm prune -f`, `banger image list`) and run the command again",
       cause: thrown,

@@ -28,6 +28,9 @@ export const silentProgress = (signal: AbortSignal = new AbortController().signa
   report: () => undefined,
 });
 
+/** A timer set for longer fires at once, in ms. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
 /**
  * The same progress with a deadline.
  * @param milliseconds from now
@@ -42,7 +45,7 @@ export const withDeadline = (
   const forward = () => controller.abort(progress.signal.reason);
   if (progress.signal.aborted) forward();
   progress.signal.addEventListener("abort", forward, { once: true });
-  const timer = setTimeout(() => controller.abort(onTimeout()), milliseconds);
+  const timer = setTimeout(() => controller.abort(onTimeout()), Math.min(milliseconds, LONGEST_TIMER));
   return {
     signal: controller.signal,
     report: progress.report,

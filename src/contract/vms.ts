@@ -99,6 +99,8 @@ export const fileRequestSchema = z.discriminatedUnion("op", [
     uid: z.optional(z.number()),
     gid: z.optional(z.number()),
     parents: z.optional(z.boolean()),
+    /** Known beforehand: the guest then publishes nothing when it got more or less. */
+    size: z.optional(z.number()),
   }),
   z.strictObject({ op: z.literal("tar_out"), path: z.string(), name: z.optional(z.string()) }),
   z.strictObject({

@@ -1,5 +1,5 @@
 /** bangerd: config, store, services, API, signals. Wiring only. */
-import { createWriteStream } from "node:fs";
+import { createWriteStream, fstat } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import type { Server } from "node:http";
 import { toErrorBody } from "../contract/errors.ts";
@@ -26,13 +26,19 @@ import { vmService } from "./vms/service.ts";
 /** The client that starts a daemon reads one line here (client/daemon-start.ts). */
 const READY_FD = 3;
 
-const announce = (line: Record<string, unknown>): Promise<void> =>
-  new Promise((resolve) => {
+const announce = async (line: Record<string, unknown>): Promise<void> => {
+  // Started by hand there is nobody to tell, and the descriptor may be one of Node's own.
+  if (!(await isChannel(READY_FD))) return;
+  await new Promise<void>((resolve) => {
     const channel = createWriteStream("", { fd: READY_FD });
-    // Started by hand there is nobody to tell.
+    // Whoever started us may have gone away.
     channel.on("error", () => resolve());
     channel.end(`${JSON.stringify(line)}\n`, () => resolve());
   });
+};
+
+const isChannel = (fd: number): Promise<boolean> =>
+  new Promise((resolve) => fstat(fd, (error, stats) => resolve(!error && (stats.isFIFO() || stats.isSocket()))));
 
 const serve = async (): Promise<void> => {
   process.umask(0o077);

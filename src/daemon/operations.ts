@@ -9,8 +9,8 @@ export type Operations = {
   list(): OperationInfo[];
   /** @throws OPERATION_NOT_FOUND */
   cancel(id: string): void;
-  /** Cancels everything and waits until all of it has undone what it made. */
-  drain(): Promise<void>;
+  /** Cancels everything and waits until all of it has undone what it made, but no longer than `limitMs`. */
+  drain(limitMs?: number): Promise<void>;
   /**
    * Runs `work` as an operation.
    * @param what for people: `start box`
@@ -21,6 +21,9 @@ export type Operations = {
 };
 
 export type Watcher = { started?(info: OperationInfo): void; progress(event: ProgressEvent): void };
+
+/** How long undoing may hold up a daemon that is to end, in ms: below what a client waits for it. What is left then, the next daemon finds. */
+const DRAIN_LIMIT = 8000;
 
 const cancelled = (what: string) => new BangerError("CANCELLED", `cancelled: ${what}`);
 
@@ -59,9 +62,14 @@ export const operations = (log: Log): Operations => {
   return {
     list: () => [...running.values()].map(({ info }) => info),
     cancel,
-    drain: async () => {
+    drain: async (limitMs = DRAIN_LIMIT) => {
       for (const id of [...running.keys()]) cancel(id);
-      await Promise.all([...running.values()].map(({ over }) => over));
+      const late = Promise.withResolvers<void>();
+      const timer = setTimeout(late.resolve, limitMs);
+      await Promise.race([Promise.all([...running.values()].map(({ over }) => over)), late.promise]);
+      clearTimeout(timer);
+      for (const { info } of running.values())
+        log.warn("operation did not end in time", { operation: info.id, what: info.what });
     },
     run,
   };

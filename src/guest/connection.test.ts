@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { type ScriptedGuest, helloBytes, nextFrame, scriptedGuest } from "../../test/support/scripted-guest.ts";
@@ -192,4 +193,49 @@ test("events reach the listener", async () => {
   send(guest, frameType.close, 1, encodeJson({ ok: {} }));
   await stream.result;
   assert.deepEqual(events, [{ event: "init", state: "ready" }, { event: "unknown" }]);
+});
+
+/** A channel whose far end answers the greeting and then reads nothing any more. */
+const unreadChannel = () => {
+  let nonce: Buffer | undefined;
+  const channel = new Duplex({
+    writableHighWaterMark: 1024,
+    read: () => undefined,
+    write: (chunk: Buffer, _encoding, done) => {
+      if (nonce) return; // Never taken.
+      nonce = chunk.subarray(-16);
+      setImmediate(() => channel.push(helloBytes(nonce ?? Buffer.alloc(16), EPOCH)));
+      done();
+    },
+  });
+  return { channel };
+};
+
+test("a guest that grants all the credit there is and reads nothing holds up the sender, not the memory", async () => {
+  const { channel } = unreadChannel();
+  const connection = await connectGuest({ channel, epoch: EPOCH, onEvent: () => undefined }, silentProgress());
+  const stream = connection.open({ op: "write", path: "/x" });
+  channel.push(encodeFrame(frameType.credit, 1, encodeCredit(0xffff_ffff), 0, EPOCH));
+  await new Promise(setImmediate);
+  let accepted = 0;
+  for (; accepted < 1000 && stream.input.write(randomBytes(16 * 1024)); accepted++) await new Promise(setImmediate);
+  assert.ok(accepted < 100, `${accepted} writes were taken`);
+  assert.ok(channel.writableLength < 256 * 1024, `${channel.writableLength} bytes wait in the channel`);
+  connection.close();
+  assert.equal((await stream.result.catch((error: BangerError) => error.code)) as string, "GUEST_AGENT_LOST");
+});
+
+test("a guest that sends without reading runs out of credit", async () => {
+  const { channel } = unreadChannel();
+  const connection = await connectGuest({ channel, epoch: EPOCH, onEvent: () => undefined }, silentProgress());
+  const stream = connection.open({ op: "read", path: "/x" });
+  stream.output.resume();
+  const waiting: number[] = [];
+  for (let sent = 0; !channel.destroyed && sent < 1000; sent++) {
+    channel.push(encodeFrame(frameType.data, 1, randomBytes(MAX_PAYLOAD), 0, EPOCH));
+    await new Promise(setImmediate);
+    waiting.push(channel.writableLength);
+  }
+  await assert.rejects(stream.result, hasCode("GUEST_PROTOCOL"));
+  assert.ok(Math.max(...waiting) < 64 * 1024);
 });

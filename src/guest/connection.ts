@@ -76,11 +76,17 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
     return free;
   };
 
+  const onEvent = (event: GuestEvent) => {
+    // The agent has dropped all streams and hears nothing more before a new greeting.
+    if (event.event === "protocol_error") throw new Error("it could not read what the host sent");
+    options.onEvent(event);
+  };
+
   const onFrame = (frame: Frame) => {
     if (frame.epoch !== epoch) return;
     if (frame.stream === 0) {
       if (frame.type === frameType.hello) greeted.resolve(parseHello(frame.payload));
-      else if (frame.type === frameType.event) options.onEvent(parseEvent(frame.payload));
+      else if (frame.type === frameType.event) onEvent(parseEvent(frame.payload));
       return;
     }
     const stream = streams.get(frame.stream);
@@ -128,6 +134,7 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
     const id = ++lastStream;
     const { stream, port } = guestStream({
       send: (type, payload, channelNumber) => send(type, id, payload, channelNumber),
+      isFull: () => lost === undefined && channel.writableNeedDrain,
       onceDrained: (wake) => drained.add(wake),
     });
     streams.set(id, port);

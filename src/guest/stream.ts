@@ -43,6 +43,8 @@ export type StreamPort = {
 type Wire = {
   /** @returns false when the channel is full: wait for `onceDrained` */
   send(type: FrameType, payload: Uint8Array, channel?: number): boolean;
+  /** The channel has as much waiting as it should: the guest does not read. */
+  isFull(): boolean;
   onceDrained(wake: () => void): void;
 };
 
@@ -64,7 +66,8 @@ export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort
         const part = chunk.subarray(at, at + Math.min(MAX_PAYLOAD, credit));
         at += part.length;
         credit -= part.length;
-        if (!wire.send(frameType.data, part) && at < chunk.length) {
+        // Also after the last part: a guest may grant any credit and read nothing, and what waits for it lies in our memory.
+        if (!wire.send(frameType.data, part)) {
           wire.onceDrained(step);
           return;
         }
@@ -87,6 +90,8 @@ export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort
   let outstanding = INITIAL_CREDIT;
   const grant = () => {
     if (ended || ungranted < INITIAL_CREDIT / 4) return;
+    // A guest that sends without reading must not pile up grants here; it runs out of credit instead.
+    if (wire.isFull()) return wire.onceDrained(grant);
     wire.send(frameType.credit, encodeCredit(ungranted));
     outstanding += ungranted;
     ungranted = 0;
@@ -153,7 +158,11 @@ export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort
       errors,
       opened: opened.promise,
       result: result.promise,
-      control: (message) => void (ended || wire.send(frameType.control, encodeJson(message))),
+      control: (message) => {
+        const body = encodeJson(message);
+        // What a client sent in one frame may be longer when it is written anew; no message of the protocol is.
+        if (!ended && body.length <= MAX_PAYLOAD) wire.send(frameType.control, body);
+      },
       abort: () => void (ended || wire.send(frameType.close, nothing)),
     },
     port: { receive, fail: finish },

@@ -54,7 +54,8 @@ export const vmSockets = (id: string) => {
 };
 
 export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
-export const daemonLock = () => join(roots().runtime, "bangerd.lock");
+/** Beside the state it guards: another runtime folder (another session, cron) must not give the same state a second daemon. */
+export const daemonLock = () => join(roots().state, "bangerd.lock");
 
 export const imagesFolder = () => join(roots().state, "images");
 /** Files of an installed image; the folder is published by one rename and never changed. */

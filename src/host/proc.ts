@@ -1,5 +1,5 @@
 /** What /proc says of processes. */
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { errnoOf } from "../contract/errors.ts";
 
 /**
@@ -17,4 +17,19 @@ export const processStartTime = async (pid: number): Promise<string | undefined>
     if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return undefined;
     throw error;
   }
+};
+
+/** Processes with `text` in their command line. Reads all of /proc: for rare occasions. */
+export const processesNaming = async (text: string): Promise<number[]> => {
+  const found: number[] = [];
+  for (const entry of await readdir("/proc")) {
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
+    try {
+      if ((await readFile(`/proc/${entry}/cmdline`, "utf8")).includes(text)) found.push(Number(entry));
+    } catch (error) {
+      // It has ended meanwhile, or is hidden from us and so not ours.
+      if (!["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(errnoOf(error) ?? "")) throw error;
+    }
+  }
+  return found;
 };

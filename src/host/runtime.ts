@@ -23,7 +23,10 @@ const create = async (path: string): Promise<void> => {
     await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
     // A peer that makes the same folder at the same time is fine; what stands there is checked below.
-    if (errnoOf(error) !== "EEXIST") throw error;
+    if (errnoOf(error) === "EEXIST") return;
+    // Another user's XDG_RUNTIME_DIR, as `su` hands it on, or one that was never made.
+    if (!["EACCES", "EPERM", "EROFS", "ENOENT"].includes(errnoOf(error) ?? "")) throw error;
+    throw refuse(path, "cannot be made");
   }
 };
 

@@ -63,6 +63,8 @@ export const connectTo = (path: string): Promise<Socket> =>
     socket.once("error", reject);
     socket.once("connect", () => {
       socket.off("error", reject);
+      // Until its user listens, and for one that does not care: an error that nobody hears would end the daemon. 'close' follows it.
+      socket.on("error", () => socket.destroy());
       resolve(socket);
     });
   });

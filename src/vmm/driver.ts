@@ -73,6 +73,8 @@ export type Driver = {
   ): Promise<Machine>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
+  /** Ends a VMM that was started for this disk by a daemon that died before it could write down which process it is. */
+  endStray(disk: string): Promise<void>;
 };
 
 export type VmmHost = { accel: Accel /** How a machine's NIC is connected. */; network: NetworkBackend };

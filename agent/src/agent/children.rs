@@ -97,17 +97,16 @@ impl Agent {
     }
 
     pub(super) fn pass_deadlines(&mut self) {
-        if !self.deadlines.is_empty() {
-            let now = Instant::now();
-            for deadline in self.deadlines.extract_if(.., |deadline| deadline.at <= now) {
-                let Some(stream) = self.streams.get(&deadline.key) else {
-                    continue;
-                };
-                if let (Work::Process { pid, .. }, None) = (&stream.work, &stream.outcome) {
-                    let _ = sys::kill(-pid, libc::SIGKILL);
-                }
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for deadline in self.deadlines.extract_if(.., |deadline| deadline.at <= now) {
+            let Some(stream) = self.streams.get(&deadline.key) else { continue };
+            if let (Work::Process { pid, .. }, None) = (&stream.work, &stream.outcome) {
+                // A group that is gone needs no signal.
+                let _ = sys::kill(-pid, libc::SIGKILL);
             }
         }
-        self.pass_stopping();
     }
 }

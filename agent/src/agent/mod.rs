@@ -148,6 +148,7 @@ impl Agent {
             self.pass_deadlines();
             self.pump();
             self.flush();
+            self.pass_stopping();
         }
     }
 

@@ -44,13 +44,12 @@ impl Agent {
         self.reply(wire, json!({}))
     }
 
-    /// Goes on with a shutdown once nobody is left, or their time is over.
+    /// Goes on with a shutdown once nobody is left and the host has been told how they ended, or their time is over.
     pub(super) fn pass_stopping(&mut self) {
         let Some(stopping) = &self.stopping else { return };
-        if self.all_children_gone || stopping.deadline <= Instant::now() {
-            let reboot = stopping.mode == ShutdownMode::Reboot;
-            self.flush();
-            boot::power::stop(reboot, self.boot.disk.as_ref());
+        let told = self.queue.is_empty() && self.outbox.is_empty();
+        if self.all_children_gone && told || stopping.deadline <= Instant::now() {
+            boot::power::stop(stopping.mode == ShutdownMode::Reboot, self.boot.disk.as_ref());
         }
     }
 }

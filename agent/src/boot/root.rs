@@ -62,8 +62,9 @@ fn mount_modules() -> Result<(), Failure> {
         return Ok(());
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").map_err(on("kernel release"))?;
-    // An image with merged /usr has /lib as a link; one without /lib gets a folder.
-    let lib = if Path::new(&format!("{ROOT}/usr/lib")).is_dir() { "/usr/lib" } else { "/lib" };
+    // In an image with merged /usr, /lib is a link, which is not followed here: its target may be absolute.
+    let merged = fs::symlink_metadata(format!("{ROOT}/lib")).is_ok_and(|metadata| metadata.is_symlink());
+    let lib = if merged { "/usr/lib" } else { "/lib" };
     for folder in [lib.to_string(), format!("{lib}/modules")] {
         make_folder(&format!("{ROOT}{folder}"), 0o755).map_err(on(&folder))?;
     }

@@ -77,14 +77,14 @@ fn device<R: Read>(entry: &Entry<R>) -> io::Result<libc::dev_t> {
     Ok(libc::makedev(header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
 }
 
-/// From the header and its PAX extensions.
+/// From the header and its PAX extensions. Some writers leave owner and time blank.
 fn attributes<R: Read>(entry: &mut Entry<R>, request: &TarIn) -> io::Result<Attributes> {
     let header = entry.header();
     let mut attributes = Attributes {
         mode: header.mode()? & 0o7777,
-        uid: request.uid.unwrap_or(header.uid()? as u32),
-        gid: request.gid.unwrap_or(header.gid()? as u32),
-        mtime: (header.mtime()? as i64, 0),
+        uid: request.uid.unwrap_or(header.uid().unwrap_or(0) as u32),
+        gid: request.gid.unwrap_or(header.gid().unwrap_or(0) as u32),
+        mtime: (header.mtime().unwrap_or(0) as i64, 0),
     };
     let Some(extensions) = entry.pax_extensions()? else {
         return Ok(attributes);

@@ -7,7 +7,7 @@ use crate::sys::{self, check};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek, SeekFrom, Write as _};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -42,16 +42,9 @@ pub fn read(desk: &mut Desk, request: &Read) -> Result<Value, Failure> {
 
 /// Moves up to `want` bytes from a file into a pipe without copying them, where the file can do that; 0 at its end.
 pub fn send(file: &mut File, pipe: &mut File, want: usize) -> io::Result<usize> {
-    // SAFETY: live descriptors; both offsets are the files' own.
-    let count = unsafe {
-        libc::splice(file.as_raw_fd(), std::ptr::null_mut(), pipe.as_raw_fd(), std::ptr::null_mut(), want, 0)
-    };
-    if count >= 0 {
-        return Ok(count as usize);
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EINVAL) {
-        return Err(error);
+    match sys::splice(file.as_fd(), pipe.as_fd(), want) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        other => return other,
     }
     // Files of /proc and the like cannot be spliced.
     let mut buffer = vec![0; want.min(64 * 1024)];
@@ -105,6 +98,7 @@ fn write_file(desk: &mut Desk, request: &Write, target: &Path) -> Result<Value, 
     Ok(json!({"size": size}))
 }
 
+/// Through our memory: splicing from the pipe into the file measured no faster, and pins the pages that the file then keeps.
 fn receive(desk: &mut Desk, file: &mut impl io::Write) -> io::Result<u64> {
     let mut buffer = vec![0; CHUNK];
     let mut size: u64 = 0;

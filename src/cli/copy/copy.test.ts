@@ -329,3 +329,28 @@ describe("archives of a hostile guest", () => {
       assert.deepEqual(await readdir(join(folder, "precious")), []);
     }));
 });
+
+test("a folder of a guest that comes as a link is refused", () =>
+  inFolder(async (root) => {
+    const guest = standInGuest(root);
+    await mkdir(join(root, "srv"));
+    const receive: GuestFiles["receive"] = async (_request, take) => {
+      await symlink("/etc", join(root, "copy"));
+      const child = spawn("tar", ["-c", "-C", root, "copy"], { stdio: ["ignore", "pipe", "inherit"] });
+      await take(child.stdout);
+      return {};
+    };
+    const target = join(root, "out");
+    const places = [{ side: "guest", vm: "box", path: "/srv" } as const];
+    await assert.rejects(
+      copyOut(
+        { ...guest, receive },
+        places,
+        { side: "host", path: target },
+        async () => undefined,
+        () => undefined,
+      ),
+      code("GUEST_PROTOCOL"),
+    );
+    await assert.rejects(lstat(target));
+  }));

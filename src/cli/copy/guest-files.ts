@@ -7,8 +7,8 @@ import type { FileRequest, GuestFileStat } from "../../contract/vms.ts";
 import type { Client } from "../../client/client.ts";
 
 export type GuestFiles = {
-  /** Follows links. Undefined when there is nothing. */
-  stat(path: string): Promise<GuestFileStat | undefined>;
+  /** Undefined when there is nothing. @param follow whether a link is followed; default: yes */
+  stat(path: string, follow?: boolean): Promise<GuestFileStat | undefined>;
   /** Sends `source` as the data of a request, and publishes what it made. */
   send(request: FileRequest, source: AsyncIterable<Uint8Array>): Promise<void>;
   /** Hands the data of a request to `take`. @returns the request's result */
@@ -23,9 +23,9 @@ export const guestFiles = (client: Client, vm: string, signal: AbortSignal): Gue
     return stream;
   };
   return {
-    stat: async (path) => {
+    stat: async (path, follow = true) => {
       try {
-        const stream = await open({ op: "stat", path });
+        const stream = await open({ op: "stat", path, follow });
         stream.stdin.end();
         stream.stdout.resume();
         return (await stream.closed).ok as GuestFileStat;
@@ -50,6 +50,8 @@ export const guestFiles = (client: Client, vm: string, signal: AbortSignal): Gue
         (error: unknown) => error,
       );
       const failed = await sent;
+      // After Ctrl-C both only say that the copy was cut off.
+      if (signal.aborted && (failed ?? ended) !== undefined) throw abortError(signal);
       if (failed !== undefined && isOwnFailure(failed)) throw failed;
       if (ended !== undefined) throw ended;
     },

@@ -9,7 +9,7 @@ export const stagingBeside = async (folder: string): Promise<AsyncDisposable & {
     const path = await mkdtemp(join(folder, ".banger-cp-"));
     return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
   } catch (error) {
-    if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "EACCES" && errnoOf(error) !== "ENOTDIR") throw error;
+    if (!["ENOENT", "ENOTDIR", "EACCES", "EPERM", "EROFS"].includes(errnoOf(error) ?? "")) throw error;
     throw new BangerError("FILE_REFUSED", `cannot write in ${folder}`, {
       hint: "the folder must be there and yours to write",
       cause: error,

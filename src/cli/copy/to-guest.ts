@@ -54,8 +54,21 @@ const sendOne = async (
   const { folder, name } = await landing(guest, path, target, isFolder);
   if (!isFolder && !(stats.isFile() && isSparse(stats))) {
     const meter = byteMeter(report, path, stats.isFile() ? stats.size : undefined);
-    const source = createReadStream(path, { highWaterMark: 256 * 1024 });
-    await guest.send({ op: "write", path: joinPath(folder, name), mode: stats.mode & 0o7777 }, meter.count(source));
+    // What is appended meanwhile stays out; files of /proc say 0 and hold more.
+    const size = stats.isFile() && stats.size > 0 ? stats.size : undefined;
+    const source = createReadStream(path, {
+      highWaterMark: 256 * 1024,
+      ...(size === undefined ? {} : { end: size - 1 }),
+    });
+    await guest.send(
+      {
+        op: "write",
+        path: joinPath(folder, name),
+        mode: stats.mode & 0o7777,
+        ...(size === undefined ? {} : { size }),
+      },
+      meter.count(source),
+    );
     return;
   }
   // The archive is read where the name leads, so that a link named on the command line is followed.

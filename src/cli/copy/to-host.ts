@@ -1,6 +1,6 @@
 /** Guest to host. */
 import { createWriteStream } from "node:fs";
-import { chmod, realpath, rename, stat } from "node:fs/promises";
+import { chmod, lstat, realpath, rename, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -80,14 +80,33 @@ const receiveFile = async (guest: GuestFiles, source: Source, target: string, re
   await rename(part, path);
 };
 
-const receiveArchive = async (guest: GuestFiles, { place }: Source, target: string, report: Report): Promise<void> => {
+const receiveArchive = async (
+  guest: GuestFiles,
+  { place, stats }: Source,
+  target: string,
+  report: Report,
+): Promise<void> => {
   await using staging = await stagingBeside(dirname(target));
   const meter = byteMeter(report, place.path);
-  await guest.receive({ op: "tar_out", path: place.path, name: "copy" }, (data) =>
-    unpackTar(meter.count(data), staging.path),
-  );
+  // Of a link to a folder the folder.
+  const path = stats.type === "dir" ? `${place.path}/.` : place.path;
+  await guest.receive({ op: "tar_out", path, name: "copy" }, (data) => unpackTar(meter.count(data), staging.path));
   if (process.getuid?.() === 0) await refuseDevices(staging.path);
-  await publish(join(staging.path, "copy"), target);
+  const copy = join(staging.path, "copy");
+  await checkKind(copy, stats, place.path);
+  await publish(copy, target);
+};
+
+/**
+ * What was to be a folder or a file must be one: through a link in its place, a later copy to here would write wherever the guest likes.
+ * @throws GUEST_PROTOCOL
+ */
+const checkKind = async (path: string, stats: GuestFileStat, name: string): Promise<void> => {
+  const found = await lstat(path).catch((error: unknown) => {
+    if (errnoOf(error) !== "ENOENT") throw error;
+  });
+  if (stats.type === "dir" ? found?.isDirectory() : found?.isFile()) return;
+  throw new BangerError("GUEST_PROTOCOL", `the guest sent something else than ${name}`, { hint: "nothing was copied" });
 };
 
 const receiveOne = async (guest: GuestFiles, source: Source, target: HostPlace, report: Report): Promise<void> => {
@@ -107,6 +126,7 @@ const receiveOne = async (guest: GuestFiles, source: Source, target: HostPlace, 
     isFolder ||
     (source.stats.type === "file" &&
       source.stats.size > WORTH_SPARSE &&
+      (await guest.stat(source.place.path, false))?.type === "file" &&
       isReplaceable(into ? await statTarget(path) : existing))
   ) {
     return await receiveArchive(guest, source, path, report);

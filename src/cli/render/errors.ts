@@ -1,6 +1,7 @@
 /** The one printer of errors. */
 import { type BangerError, errorTable, toBangerError, toErrorBody } from "../../contract/errors.ts";
 import { paint, say } from "./output.ts";
+import { asciiJson, harmless } from "./plain.ts";
 
 const hintOf = (error: BangerError): string | undefined => {
   if (error.hint !== undefined) return error.hint;
@@ -17,14 +18,15 @@ export const printError = async (thrown: unknown, json: boolean): Promise<number
   const error = toBangerError(thrown);
   const { exit } = errorTable[error.code];
   if (json) {
-    await say(JSON.stringify(toErrorBody(error)));
+    await say(asciiJson(toErrorBody(error)));
     return exit;
   }
-  await say(`${paint("banger:", "red")} ${error.message}`);
+  // A message may carry what a guest said.
+  await say(`${paint("banger:", "red")} ${harmless(error.message)}`);
   const tail = error.details?.tail;
-  if (typeof tail === "string" && tail !== "") await say(tail.replace(/^/gm, "  "));
+  if (typeof tail === "string" && tail !== "") await say(harmless(tail).replace(/^/gm, "  "));
   const hint = hintOf(error);
-  if (hint !== undefined) await say(`${paint("hint:", "yellow")} ${hint}`);
+  if (hint !== undefined) await say(`${paint("hint:", "yellow")} ${harmless(hint)}`);
   if (process.env.BANGER_DEBUG && error.stack) await say(error.stack);
   return exit;
 };

@@ -2,12 +2,14 @@ import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { followFlag } from "../flags/follow.ts";
 import { interruptible } from "../interrupt.ts";
-import { carry } from "../render/output.ts";
+import { carry, isTerminal } from "../render/output.ts";
+import { consoleFilter } from "../render/plain.ts";
 import { vmArgument } from "./shared.ts";
 
 export const command = defineCommand({
   usage: ["[-f] VM"],
-  description: "What the guest's kernel and init wrote to its console.",
+  description:
+    "What the guest's kernel and init wrote to its console. On a terminal only text and colours of it are shown.",
   args: [vmArgument],
   argv: "none",
   flags: { follow: followFlag },
@@ -21,7 +23,8 @@ export const command = defineCommand({
     const stream = await client.stream("vmLogs", { vm }, { follow: values.follow }, { signal: interrupt.signal });
     stream.stdin.end();
     stream.stderr.resume();
-    await carry(stream.stdout, 1);
+    // A pipe gets the bytes as they are; a terminal must not obey what a guest wrote.
+    await carry(isTerminal(1) ? stream.stdout.pipe(consoleFilter()) : stream.stdout, 1);
     // Ctrl-C is the way to end it, and no failure.
     if (!interrupt.signal.aborted) await stream.closed;
     return { exit: interrupt.signal.aborted ? 130 : 0 };

@@ -1,7 +1,7 @@
 /** The daemon's end of one upgraded connection: frames to and from a client (contract/frames.ts, stream 1, no credit: the socket's back-pressure serves). */
 import { Readable, Writable } from "node:stream";
 import type { Duplex } from "node:stream";
-import { BangerError, toErrorBody } from "../../contract/errors.ts";
+import { BangerError, type ErrorBody, toErrorBody } from "../../contract/errors.ts";
 import {
   decodeJson,
   encodeHeader,
@@ -115,8 +115,15 @@ export const clientStream = (socket: Duplex, head: Buffer): ClientStream => {
       },
     });
 
+  /** Messages of one frame each; what a guest answered may be longer when it is written anew. */
+  const sendJson = (type: FrameType, message: unknown) => {
+    const body = encodeJson(message);
+    if (body.length <= MAX_PAYLOAD) send(type, body);
+    else if (type === frameType.close) send(type, encodeJson(shortened(message)));
+  };
+
   const close = (result: Record<string, unknown>) => {
-    send(frameType.close, encodeJson(result));
+    sendJson(frameType.close, result);
     closed = true;
     socket.end();
   };
@@ -127,9 +134,21 @@ export const clientStream = (socket: Duplex, head: Buffer): ClientStream => {
     errors: sender(1),
     onControl: (listener) => void controls.add(listener),
     gone: gone.signal,
-    event: (message) => void send(frameType.event, encodeJson(message)),
-    opened: (message) => void send(frameType.opened, encodeJson(message ?? {})),
+    event: (message) => sendJson(frameType.event, message),
+    opened: (message) => sendJson(frameType.opened, message ?? {}),
     close,
     closeWithError: (error) => close({ error: toErrorBody(error) }),
   };
+};
+
+/** Characters of a message that fit a frame whatever they are: none takes more than six bytes in JSON. */
+const SHORT = 4000;
+
+/** A last word that fits a frame: of an error its beginning and its end, where the cause often stands. */
+const shortened = (message: unknown): Record<string, unknown> => {
+  const { error } = message as { error?: ErrorBody };
+  if (!error) return { error: toErrorBody(new BangerError("GUEST_PROTOCOL", "the guest's result is too long")) };
+  const cut = error.message.length > SHORT;
+  const text = cut ? `${error.message.slice(0, SHORT / 2)}\n…\n${error.message.slice(-SHORT / 2)}` : error.message;
+  return { error: { code: error.code, message: text, ...(error.hint ? { hint: error.hint.slice(0, 1000) } : {}) } };
 };

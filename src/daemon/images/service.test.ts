@@ -165,3 +165,16 @@ test("staging of dead processes is removed, that of living ones stays", async ()
   assert.deepEqual((await cleanStaging()).sort(), [dead, reused].map((path) => path.split("/").at(-1)).sort());
   assert.deepEqual(await readdir(stagingFolder()), [mine.path.split("/").at(-1)]);
 });
+
+test("a name that is a path is no image: nothing outside is looked at or removed", async () => {
+  const images = imageService();
+  const outside = join(imageFiles("x").folder, "../../ssh");
+  await mkdir(outside, { recursive: true });
+  await writeFile(join(outside, "id_ed25519"), "somebody's key");
+  for (const name of ["../ssh", "..", ".", "", "a/b"]) {
+    await assert.rejects(images.delete(name, []), { code: "IMAGE_NOT_FOUND" });
+    await assert.rejects(images.ensure(name, silentProgress()), { code: "IMAGE_NOT_FOUND" });
+    await assert.rejects(kernelService().delete(name, []), { code: "KERNEL_NOT_FOUND" });
+  }
+  assert.deepEqual(await readdir(outside), ["id_ed25519"]);
+});

@@ -11,6 +11,7 @@ import {
   imageCatalogSchema,
   imageManifestSchema,
 } from "../../contract/images.ts";
+import { isName } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
@@ -75,7 +76,9 @@ export const imageService = (options: ImageServiceOptions = {}): ImageService =>
     (data) => imageManifestSchema.parse(data),
     (path, cause) => corrupt(basename(dirname(path)), "its manifest cannot be read", cause),
   );
-  const manifestOf = (name: string) => manifests.read(imageFiles(name).manifest);
+  // What is no name is no image: as a path it could lead anywhere.
+  const manifestOf = async (name: string) =>
+    isName(name) ? await manifests.read(imageFiles(name).manifest) : undefined;
   const catalog = () =>
     readCatalog(options.catalog ?? catalogFile("images"), (data) => imageCatalogSchema.parse(data).images);
 
@@ -141,7 +144,7 @@ export const imageService = (options: ImageServiceOptions = {}): ImageService =>
       if (digest !== manifest.rootfs.sha256) throw corrupt(name, "its content is not what was installed");
     },
     delete: async (name, usedBy) => {
-      if (!(await exists(imageFiles(name).folder))) throw await notFound(name, "banger image list");
+      if (!isName(name) || !(await exists(imageFiles(name).folder))) throw await notFound(name, "banger image list");
       if (usedBy.length > 0) {
         throw new BangerError("IMAGE_IN_USE", `the image ${name} is used by ${usedBy.join(", ")}`, {
           hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,

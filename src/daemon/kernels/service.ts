@@ -10,6 +10,7 @@ import {
   kernelCatalogSchema,
   kernelManifestSchema,
 } from "../../contract/kernels.ts";
+import { isName } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { catalogFile, kernelFiles, kernelsFolder } from "../../host/paths.ts";
@@ -69,7 +70,9 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
     (data) => kernelManifestSchema.parse(data),
     (path, cause) => corrupt(basename(dirname(path)), "its manifest cannot be read", cause),
   );
-  const manifestOf = (name: string) => manifests.read(kernelFiles(name).manifest);
+  // What is no name is no kernel: as a path it could lead anywhere.
+  const manifestOf = async (name: string) =>
+    isName(name) ? await manifests.read(kernelFiles(name).manifest) : undefined;
   const catalog = () =>
     readCatalog(options.catalog ?? catalogFile("kernels"), (data) => kernelCatalogSchema.parse(data).kernels);
 
@@ -130,7 +133,7 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
     verify: async (name) => checkSizes(await needManifest(name)),
     initramfs: ensureInitramfs,
     delete: async (name, usedBy) => {
-      if (!(await exists(kernelFiles(name).folder))) throw await notFound(name, "banger kernel list");
+      if (!isName(name) || !(await exists(kernelFiles(name).folder))) throw await notFound(name, "banger kernel list");
       if (usedBy.length > 0) {
         throw new BangerError("KERNEL_IN_USE", `the kernel ${name} is used by ${usedBy.join(", ")}`, {
           hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,

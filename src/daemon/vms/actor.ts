@@ -8,11 +8,14 @@ import { vmFiles, vmSockets } from "../../host/paths.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { type BootServices, greetGuest, startMachine } from "./boot.ts";
+import { keepConsole } from "./console-log.ts";
 import { mutex } from "./mutex.ts";
 import { nextState, type VmEvent } from "./state.ts";
 
 /** How long a guest may take to shut down before its VMM is ended, in ms. */
 const STOP_LIMIT = 90_000;
+/** How long a guest that runs may take to answer a new daemon, in ms. */
+const ADOPT_LIMIT = 15_000;
 const MAX_EPOCH = 65535;
 
 export type VmActor = {
@@ -26,7 +29,10 @@ export type VmActor = {
   remove(progress: Progress, onlyIfStopped?: boolean): Promise<void>;
   /** The channel to the guest; throws VM_STOPPED or GUEST_AGENT_LOST when there is none. */
   guest(progress: Progress): Promise<GuestConnection>;
-  /** At daemon start: takes up a machine that an earlier daemon left running, or records that it is gone. */
+  /**
+   * At daemon start: takes up a machine that an earlier daemon left running, or records that it is gone. Resolves as soon as that is known;
+   * the guest, which may take its time or never answer, is greeted after it.
+   */
   adopt(progress: Progress): Promise<void>;
   /** Lets go of the machine without touching it. */
   detach(): void;
@@ -49,11 +55,23 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   let starting: AbortController | undefined;
   /** Set when the end of the machine was asked for: what the record then says of it. */
   let askedEnd: { reason: string | undefined } | undefined;
+  /** The agent has closed its end inside the guest. */
+  let agentEnded = false;
   const lifecycle = mutex();
 
   const update = (change: Partial<VmRow>) => {
     store.update(row.id, change);
     row = { ...row, ...change };
+  };
+
+  /** As `update`, for what has happened whether or not it can be written down (a full disk): the daemon goes on with what it knows. */
+  const note = (change: Partial<VmRow>) => {
+    try {
+      update(change);
+    } catch (error) {
+      log.error("vm record not written", { vm: row.name, error });
+      row = { ...row, ...change };
+    }
   };
 
   const apply = (event: VmEvent, change: Partial<VmRow> = {}) => {
@@ -69,7 +87,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     connection?.close();
     connection = undefined;
     log.info("vm ended", { vm: row.name, reason });
-    if (row.state !== "stopped") apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
+    if (row.state !== "stopped") note({ ...nothingRuns(), reason });
   };
 
   /** Ends the VMM now; the record then says `reason`. */
@@ -81,22 +99,31 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
 
   const watch = (started: Machine) => {
     machine = started;
+    agentEnded = false;
     void started.ended.then((end) => onEnded(started, end.reason));
     started.onAgentPort((open) => {
+      if (machine === started) agentEnded = !open;
       if (open || machine !== started || row.state !== "running" || !connection) return;
       log.warn("guest agent is gone", { vm: row.name });
       connection.close();
       connection = undefined;
-      update({ reason: "the guest agent has ended inside the VM" });
+      note({ reason: "the guest agent has ended inside the VM" });
     });
-    started.onDiskFull(() => update({ reason: "paused: the host's disk is full" }));
+    started.onDiskFull(() => note({ reason: "paused: the host's disk is full" }));
   };
 
   const greet = async (started: Machine, progress: Progress) => {
     const epoch = (row.epoch % MAX_EPOCH) + 1;
     update({ epoch });
     const guest = await greetGuest(row, started, services, epoch, progress);
-    connection = guest.connection;
+    const { connection: greeted } = guest;
+    connection = greeted;
+    void greeted.closed.then((error) => {
+      if (connection !== greeted) return;
+      log.warn("guest connection lost", { vm: row.name, error });
+      connection = undefined;
+      if (row.state === "running") note({ reason: error.message });
+    });
     return guest;
   };
 
@@ -119,8 +146,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
       const { code, message } = toBangerError(error);
       const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
       if (machine) await endMachine(machine, reason);
-      if (row.state === "stopped") update({ reason });
-      else apply("ended", { pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
+      note(row.state === "stopped" ? { reason } : { ...nothingRuns(), reason });
       throw error;
     }
   };
@@ -128,7 +154,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   const start = async (progress: Progress) => {
     if (row.state === "running" && machine) {
       // It may be paused for want of room on the host's disk.
-      await machine.resume();
+      await abortable(machine.resume(), progress.signal);
       return update({ reason: undefined });
     }
     await lifecycle.run(async () => {
@@ -173,7 +199,8 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   };
 
   const stop = async (progress: Progress) => {
-    interruptStart("it was stopped");
+    // One that runs and is only being taken up is waited for: its disks are to be synced.
+    if (row.state !== "running") interruptStart("it was stopped");
     await lifecycle.run(async () => {
       const running = machine;
       if (row.state === "stopped" || !running) return;
@@ -205,48 +232,99 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     }, progress.signal);
   };
 
+  /** A connection that broke, or a guest that stood still when a daemon took it up, is no reason to restart a VM whose agent lives. */
+  const greetAgain = (progress: Progress): Promise<GuestConnection> =>
+    lifecycle.run(async () => {
+      if (connection) return connection;
+      const lost = (why: string, cause?: unknown) =>
+        new BangerError("GUEST_AGENT_LOST", `the guest agent of VM ${row.name} is gone${why}`, {
+          hint: `restart the VM: banger vm stop ${row.name} && banger vm start ${row.name}`,
+          cause,
+        });
+      if (!machine || row.state !== "running" || agentEnded) throw lost("");
+      try {
+        using limited = withDeadline(progress, ADOPT_LIMIT, () => lost(": it does not answer"));
+        const greeted = await greet(machine, limited);
+        note({ reason: undefined });
+        return greeted.connection;
+      } catch (error) {
+        throwIfAborted(progress.signal);
+        throw lost(`: ${toBangerError(error).message.split("\n")[0]}`, error);
+      }
+    }, progress.signal);
+
   const guest = async (progress: Progress): Promise<GuestConnection> => {
-    // A start under way is waited for; its own error goes to whoever asked for it.
-    if (row.state === "starting") await lifecycle.run(async () => undefined, progress.signal);
+    // A start or an adoption under way is waited for; its own error goes to whoever asked for it.
+    if (starting) await lifecycle.run(async () => undefined, progress.signal);
     if (row.state !== "running" || !machine) {
       throw new BangerError("VM_STOPPED", `VM ${row.name} is ${row.state}${row.reason ? `: ${row.reason}` : ""}`, {
         hint: `start it with: banger vm start ${row.name}`,
       });
     }
-    if (connection) return connection;
-    throw new BangerError("GUEST_AGENT_LOST", `the guest agent of VM ${row.name} is gone`, {
-      hint: `restart the VM: banger vm stop ${row.name} && banger vm start ${row.name}`,
-    });
+    return connection ?? (await greetAgain(progress));
   };
 
-  const adopt = async (progress: Progress) => {
-    await lifecycle.run(async () => {
+  /** The machine that an earlier daemon left; undefined when it is gone, which is then recorded. */
+  const findMachine = async (): Promise<Machine | undefined> => {
+    const { pid, pidStart } = row;
+    const identity = pid === undefined || pidStart === undefined ? undefined : { pid, startTime: pidStart };
+    const found = identity && (await services.driver.adopt(identity, vmSockets(row.id)));
+    if (found) return found;
+    // A daemon may die after it has started a VMM and before it knows which process that is.
+    if (!identity) await services.driver.endStray(vmFiles(row.id).disk);
+    await rm(vmSockets(row.id).folder, { recursive: true, force: true });
+    const reason = row.state === "stopping" ? undefined : "it ended while no daemon was running";
+    note({ ...nothingRuns(), reason });
+    return undefined;
+  };
+
+  /** Goes on with a machine that was found: what was under way is finished, else its agent is greeted. */
+  const takeUp = async (found: Machine, progress: Progress) => {
+    keepConsole(found.console, vmFiles(row.id).console, log);
+    // Whoever ran it went away with the earlier daemon.
+    if (row.ephemeral) return endMachine(found, undefined);
+    if (row.state === "stopping") return shutDown(found, progress);
+    try {
+      const limit = row.state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
+      const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
+      using limited = withDeadline(progress, limit, late);
+      const { notes } = await greet(found, limited);
+      if (row.state === "starting") apply("ready", { notes: [...row.notes, ...notes] });
+    } catch (error) {
+      log.error("adopted vm does not answer", { vm: row.name, error });
+      if (machine !== found) return;
+      if (row.state === "starting") await endMachine(found, "its guest did not answer a new daemon");
+      else note({ reason: "its guest agent did not answer a new daemon" });
+    }
+  };
+
+  const adopt = (progress: Progress): Promise<void> => {
+    const known = Promise.withResolvers<void>();
+    const adopted = lifecycle.run(async () => {
       if (row.state === "stopped") return;
-      const { pid, pidStart } = row;
-      const identity = pid === undefined || pidStart === undefined ? undefined : { pid, startTime: pidStart };
-      const found = identity && (await services.driver.adopt(identity, vmSockets(row.id)));
-      if (!found) {
-        await rm(vmSockets(row.id).folder, { recursive: true, force: true });
-        const reason = row.state === "stopping" ? undefined : "it ended while no daemon was running";
-        return update({ state: "stopped", pid: undefined, pidStart: undefined, stoppedAt: Date.now(), reason });
-      }
-      watch(found);
-      if (row.state === "stopping") {
-        return shutDown(found, progress);
-      }
+      const controller = new AbortController();
+      starting = controller;
       try {
-        const { notes } = await greet(found, progress);
-        if (row.state === "starting") apply("ready", { notes: [...row.notes, ...notes] });
+        const found = await findMachine();
+        if (found) watch(found);
+        known.resolve();
+        const signal = AbortSignal.any([progress.signal, controller.signal]);
+        if (found) await takeUp(found, { report: progress.report, signal });
       } catch (error) {
-        log.error("adopted vm does not answer", { vm: row.name, error });
-        if (row.state === "starting") await endMachine(found, "its guest did not answer a new daemon");
-        else update({ reason: "its guest agent did not answer a new daemon" });
+        log.error("vm not adopted", { vm: row.name, error });
+      } finally {
+        starting = undefined;
       }
     }, progress.signal);
+    adopted.then(known.resolve, known.reject);
+    return known.promise;
   };
 
   return { row: () => row, start, stop, kill, remove, guest, adopt, detach: () => machine?.detach() };
 };
+
+/** Of a VM whose machine is gone. */
+const nothingRuns = () => ({ state: "stopped" as const, pid: undefined, pidStart: undefined, stoppedAt: Date.now() });
 
 /** For work that nobody waits for. */
 export const unattended: Progress = silentProgress();

@@ -107,8 +107,11 @@ export const greetGuest = async (
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
       if (connection.hello.phase === "running") return { connection, notes: [] };
-      const { network } = await services.driver.host();
-      await callGuest(connection, guestConfiguration(row, network.guest, await keys), limited);
+      const [{ network }, { boot: image }] = await Promise.all([
+        services.driver.host(),
+        services.images.ensure(row.image, limited),
+      ]);
+      await callGuest(connection, guestConfiguration(row, image.env, network.guest, await keys), limited);
       progress.report({ stage: "boot", message: connection.hello.init ? "init" : "agent" });
       const notes = await waitForInit(initUp.promise, connection, progress);
       return { connection, notes };
@@ -158,13 +161,18 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 };
 
 /** Identity, network and clock, as `configure` of docs/guest-protocol.md takes them. */
-const guestConfiguration = (row: VmRow, guestNetwork: GuestNetwork, ssh: GuestKeys): Record<string, unknown> => ({
+const guestConfiguration = (
+  row: VmRow,
+  imageEnv: Readonly<Record<string, string>>,
+  guestNetwork: GuestNetwork,
+  ssh: GuestKeys,
+): Record<string, unknown> => ({
   op: "configure",
   hostname: row.name,
   machine_id: row.id,
   clock_ns: String(BigInt(Date.now()) * 1_000_000n),
   entropy: randomBytes(64).toString("base64"),
-  env: row.env,
+  env: { ...imageEnv, ...row.env },
   ssh,
   ...(row.network === "none" ? {} : { network: { mac: row.mac, ...guestNetwork } }),
   start_init: true,

@@ -15,7 +15,10 @@ export const keepConsole = (console: Readable, path: string, log: Log): void => 
   let size = 0;
   let broken = false;
   const append = async (chunk: Buffer) => {
-    file ??= await open(path, "a", 0o600);
+    if (!file) {
+      file = await open(path, "a", 0o600);
+      ({ size } = await file.stat());
+    }
     await file.appendFile(chunk);
     size += chunk.length;
     if (size < MAX_BYTES) return;
@@ -39,11 +42,14 @@ export const keepConsole = (console: Readable, path: string, log: Log): void => 
     } catch (error) {
       log.debug("console ended", { path, error });
     } finally {
-      await file?.close();
+      await file?.close().catch((error: unknown) => log.debug("console log not closed", { path, error }));
     }
   };
   void copy();
 };
+
+/** A line of a console in an error message is cut at so many characters: the guest decides how long it is. */
+const LINE = 400;
 
 /** Where the cause of a failed boot stands; what follows it is the trace. */
 const CAUSE = /Kernel panic|banger-agent: fatal/;
@@ -58,7 +64,7 @@ export const consoleTail = async (path: string, lines: number): Promise<string[]
     const readable = stripVTControlCharacters(text).replaceAll(/[^\P{C}\n]/gu, "");
     const all = readable
       .split("\n")
-      .map((line) => line.trimEnd())
+      .map((line) => line.trimEnd().slice(0, LINE))
       .filter(Boolean);
     const cause = all.findLastIndex((line) => CAUSE.test(line));
     return cause < 0 ? all.slice(-lines) : all.slice(cause, cause + lines);

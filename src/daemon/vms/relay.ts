@@ -1,9 +1,10 @@
 /** Joins a client's stream to a guest's, byte for byte, with back-pressure on both sides. */
 import { pipeline } from "node:stream/promises";
 import { BangerError } from "../../contract/errors.ts";
+import { abortError } from "../../contract/progress.ts";
 import type { Exec } from "../../contract/vms.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
-import type { StreamResult } from "../../guest/stream.ts";
+import type { GuestStream, StreamResult } from "../../guest/stream.ts";
 import type { ClientStream } from "../api/client-stream.ts";
 
 /**
@@ -35,13 +36,33 @@ export const relay = async (
   client.input.once("end", () => stream.input.end());
   const outputs = [pipeline(stream.output, client.output), pipeline(stream.errors, client.errors)];
   try {
-    const result = await stream.result;
+    const result = await endOf(stream, client.gone);
     await Promise.allSettled(outputs);
     return result;
   } finally {
     client.gone.removeEventListener("abort", abort);
     stream.input.destroy();
     client.input.resume();
+  }
+};
+
+/** How long a guest may take to end a command whose client is gone, in ms. Its agent needs 5 s for one that ignores SIGHUP. */
+const ABORT_LIMIT = 10_000;
+
+/** The stream's result; without a client it is not waited for forever, or a guest that stands still would keep its VM from being deleted. */
+const endOf = async (stream: GuestStream, gone: AbortSignal): Promise<StreamResult> => {
+  const given = Promise.withResolvers<never>();
+  let timer: NodeJS.Timeout | undefined;
+  const onGone = () => {
+    timer = setTimeout(() => given.reject(abortError(gone)), ABORT_LIMIT);
+  };
+  if (gone.aborted) onGone();
+  gone.addEventListener("abort", onGone, { once: true });
+  try {
+    return await Promise.race([stream.result, given.promise]);
+  } finally {
+    gone.removeEventListener("abort", onGone);
+    clearTimeout(timer);
   }
 };
 

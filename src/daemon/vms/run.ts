@@ -20,26 +20,32 @@ export const runVm = async (
 ): Promise<StreamResult> => {
   const watch = { progress: (progress: ProgressEvent) => client.event({ progress }) };
   let actor: VmActor | undefined;
-  let started = false;
   try {
     const guest = await operations.run(
       `run ${vm.name ?? "a new VM"}`,
       watch,
       async (progress) => {
-        actor = await vms.create(vm, progress);
-        client.event({ vm: vmView(actor.row()) });
-        await actor.start(progress);
-        return actor.guest(progress);
+        const created = await vms.create(vm, progress);
+        try {
+          client.event({ vm: vmView(created.row()) });
+          await created.start(progress);
+          actor = created;
+          return await created.guest(progress);
+        } catch (error) {
+          actor = undefined;
+          // Part of the operation, so that a daemon that ends waits for it. Never under the signal that brought us here.
+          await created.remove(unattended);
+          throw error;
+        }
       },
       client.gone,
     );
-    started = true;
     if (actor) client.event({ vm: vmView(actor.row()) });
     return await relay(client, guest, execRequest(exec)).catch((error: unknown) => {
       throw execError(error, exec);
     });
   } finally {
     // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.
-    if (actor && (vm.ephemeral || !started)) await actor.remove(unattended);
+    if (actor && vm.ephemeral) await actor.remove(unattended);
   }
 };

@@ -142,12 +142,19 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     adoptAll: async () => {
       for (const row of store.all()) add(row);
       await services.ssh.restore(store.all());
-      await removeStrays(new Set(actors.keys()));
+      for (const folder of await removeStrays(new Set(actors.keys()))) {
+        services.log.warn("a disk without a record is left where it is", { folder });
+      }
       await Promise.all(
         [...actors.values()].map(async (actor) => {
-          await actor.adopt(unattended);
-          // Whoever ran it went away with the earlier daemon.
-          if (actor.row().ephemeral) await actor.remove(unattended);
+          // One VM that cannot be taken up must not keep the daemon from the others.
+          try {
+            await actor.adopt(unattended);
+            // Whoever ran it went away with the earlier daemon.
+            if (actor.row().ephemeral) await actor.remove(unattended);
+          } catch (error) {
+            services.log.error("vm not taken up", { vm: actor.row().name, error });
+          }
         }),
       );
     },
@@ -180,12 +187,20 @@ const checkShape = ({ vcpu, memory, diskSize }: VmDefaults): void => {
   if (diskSize < MIN_DISK) refuse("the disk is too small for a file system", "give at least 64M");
 };
 
-/** Folders of VMs that have no record: a delete was cut off after its record went, or a start before it came. */
-const removeStrays = async (known: ReadonlySet<string>): Promise<void> => {
+/**
+ * Removes folders of VMs that have no record: a start was cut off in a way that cost the record. One with a disk is kept: it may be all
+ * that is left of somebody's work when the database was lost or put away.
+ * @returns folders that were kept
+ */
+const removeStrays = async (known: ReadonlySet<string>): Promise<string[]> => {
+  const kept: string[] = [];
   for (const entry of await foldersIn(vmsFolder())) {
-    if (/^[0-9a-f]{32}$/.test(entry) && !known.has(entry))
-      await rm(vmFiles(entry).folder, { recursive: true, force: true });
+    if (!/^[0-9a-f]{32}$/.test(entry) || known.has(entry)) continue;
+    const { folder, disk } = vmFiles(entry);
+    if (await exists(disk)) kept.push(folder);
+    else await rm(folder, { recursive: true, force: true });
   }
+  return kept;
 };
 
 const foldersIn = async (path: string): Promise<string[]> => {

@@ -1,16 +1,17 @@
 /** QEMU's microvm machine, with KVM where it works and TCG elsewhere. */
 import { mkdir, open, rm } from "node:fs/promises";
 import type { Server, Socket } from "node:net";
-import { BangerError } from "../../contract/errors.ts";
+import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { throwIfAborted } from "../../contract/progress.ts";
+import { readFileIfThere } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
-import { processStartTime } from "../../host/proc.ts";
-import { describeExit, type RunningProcess, startProcess } from "../../host/process.ts";
+import { processesNaming, processStartTime } from "../../host/proc.ts";
+import { describeExit, type Exit, type RunningProcess, signalGroup, startProcess } from "../../host/process.ts";
 import { bindForChild, closeServer, connectTo, descriptorOf } from "../../host/sockets.ts";
 import type { Driver, MachineSpec } from "../driver.ts";
 import { probeAcceleration } from "./accel.ts";
 import { kernelArguments, qemuArguments, inherited } from "./arguments.ts";
-import { machine } from "./machine.ts";
+import { machine, unreachableMachine } from "./machine.ts";
 import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
 
 /** @param qemu program name or path */
@@ -40,10 +41,10 @@ export const qemuDriver = (qemu: string): Driver => {
     const servers = await Promise.all(
       [spec.sockets.agent, spec.sockets.control, spec.sockets.console].map(bindForChild),
     );
-    const nic =
-      spec.nic && network.name === "passt" ? await startPasst(spec.sockets.folder, spec.networkLog) : undefined;
+    let nic: Socket | undefined;
     let running: RunningProcess;
     try {
+      if (spec.nic && network.name === "passt") nic = await startPasst(spec.sockets.folder, spec.networkLog);
       throwIfAborted(progress.signal);
       running = await spawnQemu(spec, servers, nic);
     } finally {
@@ -55,20 +56,37 @@ export const qemuDriver = (qemu: string): Driver => {
       await running.exited;
     });
     const startTime = await processStartTime(running.pid);
-    if (startTime === undefined)
-      throw new BangerError("VM_BOOT_FAILED", `QEMU ended at once: ${describeExit(await running.exited)}`);
+    const exited = running.exited.then((exit) => describeEnd(exit, spec.log));
+    if (startTime === undefined) throw new BangerError("VM_BOOT_FAILED", `QEMU ended at once: ${await exited}`);
     const identity = { pid: running.pid, startTime };
     await onIdentity(identity);
     const [control, console] = await Promise.all([connectTo(spec.sockets.control), connectTo(spec.sockets.console)]);
     undo.move();
-    return machine({ identity, control, console, sockets: spec.sockets, exited: running.exited.then(describeExit) });
+    return machine({ identity, control, console, sockets: spec.sockets, exited });
   };
 
   const adopt: Driver["adopt"] = async (identity, sockets) => {
     if ((await processStartTime(identity.pid)) !== identity.startTime) return undefined;
-    const [control, console] = await Promise.all([connectTo(sockets.control), connectTo(sockets.console)]);
-    return machine({ identity, control, console, sockets, exited: undefined });
+    try {
+      const control = await connectTo(sockets.control);
+      const console = await connectTo(sockets.console);
+      return machine({ identity, control, console, sockets, exited: undefined });
+    } catch (error) {
+      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
+      return unreachableMachine(identity, sockets);
+    }
   };
 
-  return { name: "qemu", host, start, adopt };
+  return { name: "qemu", host, start, adopt, endStray };
+};
+
+/** How a QEMU ended, with its own last words where it failed. */
+const describeEnd = async (exit: Exit, log: string): Promise<string> => {
+  const words = exit.status ? ((await readFileIfThere(log)) ?? "").trim().split("\n").at(-1)?.slice(0, 300) : undefined;
+  return words ? `${describeExit(exit)}: ${words}` : describeExit(exit);
+};
+
+/** The disk is one argument of its QEMU, with an id in its path that no other process names there. */
+const endStray: Driver["endStray"] = async (disk) => {
+  for (const pid of await processesNaming(`file=${disk},format=raw`)) signalGroup(pid, "SIGKILL");
 };

@@ -1,6 +1,8 @@
 /** A running QEMU, started by this daemon or by an earlier one. */
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";
+import { PassThrough } from "node:stream";
+import { BangerError } from "../../contract/errors.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { signalGroup } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
@@ -34,20 +36,20 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
 
   const finish = async (exit: string | undefined) => {
     if (detached) return;
-    await rm(sockets.folder, { recursive: true, force: true });
+    // What cannot be removed is in nobody's way; the end must be told.
+    await rm(sockets.folder, { recursive: true, force: true }).catch(() => undefined);
     ended.resolve({ reason: endReason(shutdown, exit), clean: killed || shutdown !== undefined });
   };
-  if (exited) void exited.then(finish, finish);
-  // An adopted QEMU is not our child: its control connection ends when it does.
-  else
-    control.once(
-      "close",
-      () =>
-        void gone(identity).then(
-          () => finish(undefined),
-          () => finish(undefined),
-        ),
-    );
+  if (exited) void exited.then(finish, () => finish(undefined));
+  else {
+    // An adopted QEMU is not our child: its control connection ends when it does, or a moment before.
+    const onClose = () => {
+      const over = () => finish(undefined);
+      void gone(identity, () => detached).then(over, over);
+    };
+    if (control.destroyed) onClose();
+    else control.once("close", onClose);
+  }
 
   return {
     identity,
@@ -81,9 +83,40 @@ const endReason = (shutdown: string | undefined, exit: string | undefined): stri
   return exit ? `QEMU ${exit}` : "QEMU was ended from outside";
 };
 
-/** Waits for a process that is not our child and has closed its sockets: it is in its last moments. */
-const gone = async (identity: MachineIdentity): Promise<void> => {
-  for (let wait = 1; (await processStartTime(identity.pid)) === identity.startTime && wait < 2000; wait *= 2) {
+/**
+ * A QEMU that lives but whose sockets are gone, as they are when the session that owned XDG_RUNTIME_DIR has ended: it can be ended, and
+ * nothing else.
+ */
+export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSpec["sockets"]): Machine => {
+  const refused = async (): Promise<never> => {
+    throw new BangerError("GUEST_AGENT_LOST", `the VM's sockets are gone from ${sockets.folder}`, {
+      hint: "stop the VM and start it again, or set XDG_RUNTIME_DIR as it was when the VM was started",
+    });
+  };
+  let detached = false;
+  const ended = gone(identity, () => detached).then((): MachineEnd => ({ reason: "QEMU has ended", clean: false }));
+  return {
+    identity,
+    console: new PassThrough().end(),
+    openAgentChannel: refused,
+    onAgentPort: () => undefined,
+    onDiskFull: () => undefined,
+    resume: refused,
+    ended,
+    kill: async (signal = "SIGKILL") => {
+      if ((await processStartTime(identity.pid)) === identity.startTime) signalGroup(identity.pid, signal);
+      if (signal === "SIGKILL") await ended;
+    },
+    detach: () => {
+      detached = true;
+    },
+  };
+};
+
+/** Waits for the end of a process that is not our child: the kernel tells only parents, so this looks, at first often, then each second. */
+const gone = async (identity: MachineIdentity, given: () => boolean): Promise<void> => {
+  for (let wait = 1; !given() && (await processStartTime(identity.pid)) === identity.startTime; wait *= 2) {
+    wait = Math.min(wait, 1000);
     await new Promise((resolve) => setTimeout(resolve, wait));
   }
 };

@@ -32,7 +32,9 @@ export const qmpClient = (channel: Duplex, onEvent: (event: QmpEvent) => void): 
   const onLine = (line: string) => {
     const message = JSON.parse(line) as Record<string, unknown>;
     if (typeof message.event === "string") {
-      onEvent({ event: message.event, data: (message.data ?? {}) as Record<string, unknown> });
+      const event = { event: message.event, data: (message.data ?? {}) as Record<string, unknown> };
+      // Apart from what QEMU said: a listener's failure is no reason to lose the connection.
+      queueMicrotask(() => onEvent(event));
       return;
     }
     const waiter = waiting.get(Number(message.id));

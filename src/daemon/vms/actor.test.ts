@@ -1,0 +1,226 @@
+/** One VM's actor over a machine of the test's own: what no real QEMU does on demand. */
+import assert from "node:assert/strict";
+import { mkdtemp, mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { test } from "node:test";
+import { nextFrame, type ScriptedGuest, scriptedGuest } from "../../../test/support/scripted-guest.ts";
+import { encodeFrame, encodeJson, frameType } from "../../contract/frames.ts";
+import { vmFiles } from "../../host/paths.ts";
+import type { Machine, MachineEnd } from "../../vmm/driver.ts";
+import { operations as operationRegistry } from "../operations.ts";
+import type { VmRow, VmStore } from "../store/vms.ts";
+import { unattended, vmActor, type VmActor } from "./actor.ts";
+import type { BootServices } from "./boot.ts";
+import { runVm } from "./run.ts";
+import { type VmService, vmService } from "./service.ts";
+
+const log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  close: async () => undefined,
+};
+
+const row = (change: Partial<VmRow> = {}): VmRow => ({
+  id: "0123456789abcdef0123456789abcdef",
+  name: "box",
+  image: "i",
+  kernel: "k",
+  vcpu: 1,
+  memory: 1,
+  diskSize: 1,
+  network: "none",
+  env: {},
+  ephemeral: false,
+  mac: "02:00:00:00:00:01",
+  state: "running",
+  vmm: "qemu",
+  accel: "tcg",
+  createdAt: 0,
+  startedAt: 1,
+  stoppedAt: undefined,
+  reason: undefined,
+  notes: [],
+  pid: 1,
+  pidStart: "1",
+  epoch: 1,
+  ...change,
+});
+
+/** A machine whose guest never says a word. */
+const silentMachine = () => {
+  const ended = Promise.withResolvers<MachineEnd>();
+  const full = new Set<() => void>();
+  const machine: Machine = {
+    identity: { pid: 1, startTime: "1" },
+    console: new PassThrough(),
+    openAgentChannel: async () => new PassThrough({ readableHighWaterMark: 1024 * 1024 }),
+    onAgentPort: () => undefined,
+    onDiskFull: (listener) => void full.add(listener),
+    resume: () => new Promise<void>(() => undefined),
+    ended: ended.promise,
+    kill: async () => ended.resolve({ reason: "killed", clean: true }),
+    detach: () => undefined,
+  };
+  return {
+    machine,
+    end: (reason: string) => ended.resolve({ reason, clean: false }),
+    diskFull: () => {
+      for (const tell of full) tell();
+    },
+  };
+};
+
+const storeOf = (rows: VmRow[], update: VmStore["update"] = () => undefined): VmStore => ({
+  all: () => rows,
+  insert: () => undefined,
+  update,
+  remove: () => undefined,
+});
+
+const servicesOf = (machine: Machine | undefined): BootServices =>
+  ({
+    log,
+    bootTimeout: 60_000,
+    ssh: { guestKeys: async () => ({}), restore: async () => undefined, unpin: async () => undefined },
+    driver: { name: "qemu", adopt: async () => machine, endStray: async () => undefined, host: async () => ({}) },
+  }) as unknown as BootServices;
+
+const inState = async (use: () => Promise<void>): Promise<void> => {
+  const root = await mkdtemp(join(tmpdir(), "banger-actor-"));
+  const before = { XDG_STATE_HOME: process.env.XDG_STATE_HOME, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR };
+  Object.assign(process.env, { XDG_STATE_HOME: root, XDG_RUNTIME_DIR: join(root, "run") });
+  try {
+    await use();
+  } finally {
+    for (const [name, value] of Object.entries(before)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+    await rm(root, { recursive: true, maxRetries: 5 });
+  }
+};
+
+const actorOf = (machine: Machine | undefined, recorded = row(), update?: VmStore["update"]): VmActor =>
+  vmActor({ row: recorded, store: storeOf([], update), services: servicesOf(machine), onRemoved: () => undefined });
+
+test("a guest that does not answer a new daemon holds up neither the daemon nor a delete", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const actor = actorOf(silentMachine().machine);
+    await actor.adopt(unattended);
+    assert.equal(actor.row().state, "running");
+    await actor.remove(unattended);
+    assert.equal(actor.row().state, "stopped");
+  }),
+);
+
+test("the end of a machine is known also where it cannot be written down", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const { machine, end, diskFull } = silentMachine();
+    let broken = false;
+    const actor = actorOf(machine, row(), () => {
+      if (broken) throw new Error("database or disk is full");
+    });
+    await actor.adopt(unattended);
+    broken = true;
+    diskFull();
+    assert.match(actor.row().reason ?? "", /disk is full/);
+    end("QEMU was ended by SIGKILL");
+    await machine.ended;
+    await new Promise(setImmediate);
+    assert.equal(actor.row().state, "stopped");
+    assert.equal(actor.row().pid, undefined);
+  }),
+);
+
+test("waiting for a QEMU that stands still can be cancelled", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const actor = actorOf(silentMachine().machine);
+    await actor.adopt(unattended);
+    const controller = new AbortController();
+    const starting = actor.start({ report: () => undefined, signal: controller.signal });
+    controller.abort();
+    await assert.rejects(starting, { code: "CANCELLED" });
+    await actor.remove(unattended);
+  }),
+);
+
+test("the machine of an ephemeral VM ends with the daemon that ran it", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const { machine } = silentMachine();
+    const recorded = row({ ephemeral: true });
+    const service = vmService(storeOf([recorded]), servicesOf(machine), async () => ({}) as never);
+    await service.adoptAll();
+    await machine.ended;
+    assert.deepEqual(service.list(), []);
+  }),
+);
+
+test("a disk without a record survives a daemon's start, an empty folder does not", () =>
+  inState(async () => {
+    const [kept, gone] = ["a".repeat(32), "b".repeat(32)];
+    for (const id of [kept, gone]) await mkdir(vmFiles(id).folder, { recursive: true });
+    await writeFile(vmFiles(kept).disk, "somebody's work");
+    await vmService(storeOf([]), servicesOf(undefined), async () => ({}) as never).adoptAll();
+    assert.deepEqual(await readdir(join(vmFiles(kept).folder, "..")), [kept]);
+  }));
+
+test("a daemon that ends waits until a cancelled run has removed its VM", { timeout: 10_000 }, async () => {
+  const registry = operationRegistry(log);
+  const started = Promise.withResolvers<void>();
+  let removed = false;
+  const actor = {
+    row: () => row({ state: "stopped" }),
+    start: ({ signal }: { signal: AbortSignal }) =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(signal.reason));
+        started.resolve();
+      }),
+    remove: async () => {
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      removed = true;
+    },
+  };
+  const vms = { create: async () => actor } as unknown as VmService;
+  const client = { event: () => undefined, gone: new AbortController().signal } as never;
+  const run = assert.rejects(runVm(client, { vm: {}, exec: { argv: ["true"] } }, vms, registry), { code: "CANCELLED" });
+  await started.promise;
+  await registry.drain();
+  assert.ok(removed);
+  await run;
+});
+
+test("an operation that does not end does not keep the daemon", { timeout: 10_000 }, async () => {
+  const registry = operationRegistry(log);
+  void registry.run("stuck", { progress: () => undefined }, () => new Promise(() => undefined));
+  await registry.drain(50);
+});
+
+test("a guest whose connection broke is greeted again by the next who asks for it", { timeout: 20_000 }, () =>
+  inState(async () => {
+    const guests: ScriptedGuest[] = [];
+    const { machine } = silentMachine();
+    const open = async () => {
+      const guest = await scriptedGuest();
+      guests.push(guest);
+      void nextFrame(guest, frameType.sync).then((sync) => guest.socket.write(guest.hello(sync)));
+      return guest.channel;
+    };
+    const actor = actorOf({ ...machine, openAgentChannel: open });
+    await actor.adopt(unattended);
+    const first = await actor.guest(unattended);
+    const body = encodeJson({ event: "protocol_error", message: "not a frame" });
+    guests[0]?.socket.write(encodeFrame(frameType.event, 0, body, 0, actor.row().epoch));
+    assert.equal((await first.closed).code, "GUEST_PROTOCOL");
+    const [second, same] = await Promise.all([actor.guest(unattended), actor.guest(unattended)]);
+    assert.equal(second, same);
+    assert.notEqual(second, first);
+    assert.equal(guests.length, 2);
+    assert.equal(actor.row().reason, undefined);
+    await actor.remove(unattended);
+    for (const guest of guests) await guest[Symbol.asyncDispose]();
+  }),
+);
