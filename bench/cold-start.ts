@@ -33,9 +33,11 @@ const yardstickOrder = [
  */
 const modulesForYardstick = async (kernel: string, folder: string): Promise<string> => {
   const order = (await readFile(join(kernel, "boot-modules", "order"), "utf8")).trim().split("\n");
-  if (order.length !== yardstickOrder.length) throw new Error(`the yardstick loads ${yardstickOrder.length} modules, this kernel needs ${order.length}`);
+  if (order.length !== yardstickOrder.length)
+    throw new Error(`the yardstick loads ${yardstickOrder.length} modules, this kernel needs ${order.length}`);
   await mkdir(folder);
-  for (const [index, name] of order.entries()) await copyFile(join(kernel, "boot-modules", name), join(folder, `${yardstickOrder[index]}.ko`));
+  for (const [index, name] of order.entries())
+    await copyFile(join(kernel, "boot-modules", name), join(folder, `${yardstickOrder[index]}.ko`));
   return folder;
 };
 

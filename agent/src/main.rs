@@ -1,6 +1,7 @@
 //! The agent in every banger guest. See `docs/guest-protocol.md`.
 //!
 //! As process 1 it boots the guest, speaks to the host, and either starts the image's init and lives on beside it, or stays process 1.
+//! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs.
 //! With `--serve-fd N` it serves the protocol on an inherited socket, without booting anything: for tests.
 
 #![cfg_attr(not(test), no_main)]
@@ -17,6 +18,7 @@ mod net;
 mod ops;
 mod process;
 mod sys;
+mod tsc;
 mod users;
 
 use agent::Agent;
@@ -45,6 +47,10 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             println!("banger-vsock-agent {}", env!("CARGO_PKG_VERSION"));
             0
         }
+        [flag] if *flag == c"--measure-tsc" => {
+            println!("{}", tsc::frequency());
+            0
+        }
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(fd) => serve_inherited(fd),
             None => usage(),
@@ -54,7 +60,9 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 }
 
 fn usage() -> libc::c_int {
-    eprintln!("usage: banger-vsock-agent --version | --serve-fd N\nRuns by itself as /init of a banger guest.");
+    eprintln!(
+        "usage: banger-vsock-agent --version | --measure-tsc | --serve-fd N\nRuns by itself as /init of a banger guest."
+    );
     2
 }
 

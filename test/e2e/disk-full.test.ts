@@ -31,7 +31,15 @@ before(async () => {
   host = await testHost(`default_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "256M"\n`);
   small = join(host.env.XDG_STATE_HOME, "banger");
   await mkdir(small, { recursive: true, mode: 0o700 });
-  await asRoot("mount", "-t", "tmpfs", "-o", `size=${SIZE}M,mode=0700,uid=${process.getuid?.()},gid=${process.getgid?.()}`, "none", small);
+  await asRoot(
+    "mount",
+    "-t",
+    "tmpfs",
+    "-o",
+    `size=${SIZE}M,mode=0700,uid=${process.getuid?.()},gid=${process.getgid?.()}`,
+    "none",
+    small,
+  );
   await installFixture(host, [SLIM]);
 });
 after(async () => {
@@ -60,7 +68,15 @@ test("a VM that finds the host's disk full pauses, says so, and goes on after `v
   const filler = join(small, "filler");
   await writeFile(filler, Buffer.alloc(((await freeMiB()) - ROOM) * MiB, 1));
   const writing = host.run(
-    ["vm", "exec", "box", "--", "sh", "-c", `head -c ${WRITTEN}M /dev/zero | tr '\\0' x >/root/big && sync && sha256sum </root/big`],
+    [
+      "vm",
+      "exec",
+      "box",
+      "--",
+      "sh",
+      "-c",
+      `head -c ${WRITTEN}M /dev/zero | tr '\\0' x >/root/big && sync && sha256sum </root/big`,
+    ],
     { timeout: 300_000 },
   );
   await reasonIs(/paused: the host's disk is full/);
@@ -84,5 +100,8 @@ test("with no room left a new VM is refused with what to do, and nothing is left
   assert.equal(done.status, 1);
   assert.match(done.stderr, /disk is full[\s\S]*hint: free some space/);
   await rm(filler);
-  assert.deepEqual((await host.json<Vm[]>("vm", "list")).map(({ name }) => name), ["box"]);
+  assert.deepEqual(
+    (await host.json<Vm[]>("vm", "list")).map(({ name }) => name),
+    ["box"],
+  );
 });

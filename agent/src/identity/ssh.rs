@@ -31,7 +31,29 @@ pub fn install(ssh: &Ssh) -> Result<(), Failure> {
     make_folder(Path::new("/root/.ssh"), 0o700).map_err(on("/root/.ssh"))?;
     fs::set_permissions("/root/.ssh", Permissions::from_mode(0o700)).map_err(on("/root/.ssh"))?;
     chown("/root/.ssh", Some(0), Some(0)).map_err(on("/root/.ssh"))?;
-    write("/root/.ssh/authorized_keys", &ssh.authorized_keys, 0o600)
+    let kept = fs::read_to_string("/root/.ssh/authorized_keys").unwrap_or_default();
+    write("/root/.ssh/authorized_keys", &with_our_keys(&kept, &ssh.authorized_keys), 0o600)
+}
+
+/// Stands above each key of ours in authorized_keys.
+const MARK: &str = "# added by banger at each start";
+
+/// The file with our keys in place of those we added before; lines of the user's own are kept.
+fn with_our_keys(file: &str, ours: &str) -> String {
+    let mut result = String::new();
+    let mut lines = file.lines();
+    while let Some(line) = lines.next() {
+        if line == MARK {
+            lines.next();
+        } else if !ours.lines().any(|key| key == line) {
+            result.push_str(line);
+            result.push('\n');
+        }
+    }
+    for key in ours.lines().filter(|key| !key.trim().is_empty()) {
+        result.push_str(&format!("{MARK}\n{key}\n"));
+    }
+    result
 }
 
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
@@ -64,4 +86,22 @@ fn remove_host_keys(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MARK, with_our_keys};
+
+    #[test]
+    fn an_empty_file_gets_our_key() {
+        assert_eq!(with_our_keys("", "ssh-ed25519 A\n"), format!("{MARK}\nssh-ed25519 A\n"));
+    }
+
+    #[test]
+    fn keys_of_the_user_are_kept_and_an_older_one_of_ours_is_replaced() {
+        let before = format!("ssh-rsa USER me\n{MARK}\nssh-ed25519 OLD\n# note\n");
+        let after = with_our_keys(&before, "ssh-ed25519 NEW");
+        assert_eq!(after, format!("ssh-rsa USER me\n# note\n{MARK}\nssh-ed25519 NEW\n"));
+        assert_eq!(with_our_keys(&after, "ssh-ed25519 NEW"), after);
+    }
 }

@@ -122,7 +122,8 @@ export const greetGuest = async (
     died.catch(() => undefined);
     return await Promise.race([boot(), died]);
   } catch (error) {
-    if (!(error instanceof BangerError) || error.code === "CANCELLED") throw error;
+    // What is not the guest's doing, a key that is missing say, is not explained by its console.
+    if (!(error instanceof BangerError) || !/^(VM_BOOT|GUEST)_/.test(error.code)) throw error;
     // The channel breaks a moment before the VMM's end is known; the end says more.
     const ended = error.code === "GUEST_AGENT_LOST" ? await Promise.race([machine.ended, pause(500)]) : undefined;
     const message = ended ? `VM ${row.name} ended while it booted: ${ended.reason}` : error.message;

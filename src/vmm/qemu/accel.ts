@@ -2,14 +2,19 @@
 import { access, constants, mkdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
-import { BangerError, errnoOf } from "../../contract/errors.ts";
+import { BangerError, errnoOf, toBangerError } from "../../contract/errors.ts";
 import { readFileIfThere, stagingDirectory, writeFileAtomic } from "../../host/files.ts";
-import { kvmProbeFile } from "../../host/paths.ts";
-import { describeExit, startProcess } from "../../host/process.ts";
+import { agentBinary, kvmProbeFile } from "../../host/paths.ts";
+import { describeExit, runTool, startProcess } from "../../host/process.ts";
 import type { Accel } from "../driver.ts";
 
-const probeSchema = z.object({ accel: z.enum(["kvm", "tcg"]), reason: z.string() });
-export type AccelProbe = { accel: Accel; reason: string };
+const probeSchema = z.object({ accel: z.enum(["kvm", "tcg"]), reason: z.string(), tscKhz: z.number() });
+export type AccelProbe = {
+  accel: Accel;
+  reason: string;
+  /** Rate of the host's time-stamp counter, which TCG hands to the guest. */
+  tscKhz: number;
+};
 
 /** How long the probe's machine may take to answer, in ms. It needs about 40. */
 const PROBE_LIMIT = 5000;
@@ -23,7 +28,11 @@ const probeFirmware = (): Uint8Array => {
   return rom;
 };
 
-const runProbe = async (qemu: string): Promise<AccelProbe> => {
+/** /proc/cpuinfo tells the momentary clock of a core, which is something else wherever the frequency scales; so it is measured. */
+const measureTsc = async (): Promise<number> =>
+  Number((await runTool({ argv: [agentBinary(), "--measure-tsc"] })).stdout.trim());
+
+const tryKvm = async (qemu: string): Promise<Omit<AccelProbe, "tscKhz">> => {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
@@ -72,9 +81,15 @@ export const probeAcceleration = async (qemu: string): Promise<AccelProbe> => {
   const key = await probeKey(qemu);
   const kept = await readProbe(key);
   if (kept) return kept;
-  const probe = await runProbe(qemu);
-  await mkdir(join(kvmProbeFile(), ".."), { recursive: true, mode: 0o700 });
-  await writeFileAtomic(kvmProbeFile(), JSON.stringify({ key, ...probe }));
+  const [kvm, tscKhz] = await Promise.all([tryKvm(qemu), measureTsc()]);
+  const probe = { ...kvm, tscKhz };
+  try {
+    await mkdir(join(kvmProbeFile(), ".."), { recursive: true, mode: 0o700 });
+    await writeFileAtomic(kvmProbeFile(), JSON.stringify({ key, ...probe }));
+  } catch (error) {
+    // Only a note for the next time: without room for it the probe runs again.
+    if (toBangerError(error).code !== "DISK_FULL") throw error;
+  }
   return probe;
 };
 
@@ -99,7 +114,7 @@ const readProbe = async (key: string): Promise<AccelProbe | undefined> => {
   if (text === undefined) return undefined;
   try {
     const value = z.object({ key: z.string(), ...probeSchema.shape }).parse(JSON.parse(text));
-    return value.key === key ? { accel: value.accel, reason: value.reason } : undefined;
+    return value.key === key ? { accel: value.accel, reason: value.reason, tscKhz: value.tscKhz } : undefined;
   } catch (error) {
     // A damaged note is only a note: probe again.
     if (error instanceof BangerError) throw error;

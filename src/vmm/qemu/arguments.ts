@@ -1,6 +1,6 @@
 /** The command line of QEMU. Their reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
-import { readFile } from "node:fs/promises";
 import type { Accel, MachineSpec } from "../driver.ts";
+import type { AccelProbe } from "./accel.ts";
 
 /** Descriptors that QEMU inherits, after stdin, stdout and stderr. */
 export const inherited = { agent: 3, control: 4, console: 5, network: 6 } as const;
@@ -8,26 +8,17 @@ export const inherited = { agent: 3, control: 4, console: 5, network: 6 } as con
 /** Name of the agent's virtio-serial port, as the guest sees it. */
 export const AGENT_PORT = "banger.agent";
 
-/** Without it Debian's kernel calibrates its clock against an emulated timer and hangs on a busy host. In kHz. */
-const hostFrequency = async (): Promise<number | undefined> => {
-  const match = /^cpu MHz\s*:\s*([\d.]+)/m.exec(await readFile("/proc/cpuinfo", "utf8"));
-  return match ? Math.round(Number(match[1]) * 1000) : undefined;
-};
-
-export const kernelArguments = async (accel: Accel): Promise<string[]> => {
-  const frequency = await hostFrequency();
-  return [
-    "console=ttyS0",
-    "quiet",
-    "loglevel=1",
-    "panic=-1",
-    "reboot=t",
-    "random.trust_cpu=on",
-    // Under TCG the CPU's side channels are those of QEMU itself: mitigations would cost a fifth and protect nothing.
-    ...(accel === "tcg" ? ["mitigations=off", "nokaslr"] : []),
-    ...(accel === "tcg" && frequency !== undefined ? [`tsc_early_khz=${frequency}`] : []),
-  ];
-};
+export const kernelArguments = ({ accel, tscKhz }: AccelProbe): string[] => [
+  "console=ttyS0",
+  "quiet",
+  "loglevel=1",
+  "panic=-1",
+  "reboot=t",
+  "random.trust_cpu=on",
+  // Under TCG the CPU's side channels are those of QEMU itself: mitigations would cost a fifth and protect nothing. And without the rate of
+  // its clock Debian's kernel measures it against an emulated timer, and hangs on a busy host.
+  ...(accel === "tcg" ? ["mitigations=off", "nokaslr", `tsc_early_khz=${tscKhz}`] : []),
+];
 
 /** A comma in a value is doubled, as QEMU's option syntax wants it. */
 const value = (text: string): string => text.replaceAll(",", ",,");
@@ -82,7 +73,8 @@ export const qemuArguments = (
   "virtio-serial-device",
   ...inheritedSocket("agent", inherited.agent),
   "-device",
-  `virtserialport,chardev=agent,name=${AGENT_PORT}`,
+  // Without an id QEMU does not tell (VSERPORT_CHANGE) when the agent has closed its end.
+  `virtserialport,id=agent,chardev=agent,name=${AGENT_PORT}`,
   ...inheritedSocket("console", inherited.console),
   "-serial",
   "chardev:console",

@@ -17,8 +17,8 @@ import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
 /** @param qemu program name or path */
 export const qemuDriver = (qemu: string): Driver => {
   const host = once(async () => {
-    const [{ accel }, network] = await Promise.all([probeAcceleration(qemu), chooseNetwork()]);
-    return { accel, network, ownArguments: await kernelArguments(accel) };
+    const [probe, network] = await Promise.all([probeAcceleration(qemu), chooseNetwork()]);
+    return { accel: probe.accel, network, ownArguments: kernelArguments(probe) };
   });
 
   const spawnQemu = async (spec: MachineSpec, sockets: Server[], nic: Socket | undefined): Promise<RunningProcess> => {
