@@ -8,12 +8,9 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := build
 
-# rustup's cargo looks for its toolchains below HOME; with another HOME they are still beside it.
-ifeq ($(RUSTUP_HOME)$(wildcard $(HOME)/.rustup),)
-  RUSTUP_BESIDE := $(wildcard $(shell readlink -f "$$(dirname "$$(command -v cargo || echo /none/none/none)")/../..")/.rustup)
-  ifneq ($(RUSTUP_BESIDE),)
-    export RUSTUP_HOME := $(RUSTUP_BESIDE)
-  endif
+RUSTUP_BESIDE := $(shell scripts/rustup-home.sh)
+ifneq ($(RUSTUP_BESIDE),)
+  export RUSTUP_HOME := $(RUSTUP_BESIDE)
 endif
 
 NODE := build/lib/node

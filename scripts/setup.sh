@@ -83,6 +83,8 @@ fi
 
 # --- Rust ------------------------------------------------------------------------------------------------------------
 
+rustup_home=$(scripts/rustup-home.sh)
+if [[ -n $rustup_home ]]; then export RUSTUP_HOME=$rustup_home; fi
 # Asked only while the agent is not built: starting rustup's cargo costs more than all the rest of this script.
 if [[ ! -x build/bin/banger-vsock-agent ]] &&
   ! at_least "$(cargo --version 2>/dev/null || true)" $cargo_major $cargo_minor; then

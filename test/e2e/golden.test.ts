@@ -1,0 +1,174 @@
+/** The golden image as a developer meets it: a whole Debian with tools and Docker, and what happens when its guts fail. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import type { Vm } from "../../src/contract/vms.ts";
+import { installFixture } from "../support/fixture.ts";
+import { type Host, testHost } from "../support/host.ts";
+import { folderHolds, processEnds } from "../support/wait.ts";
+
+const GOLDEN = "debian-bookworm";
+const execFileAsync = promisify(execFile);
+const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
+let host: Host;
+
+before(async () => {
+  host = await testHost();
+  await installFixture(host, [GOLDEN]);
+  const done = await host.banger("vm", "run", "-d", "--name", "dev", "--vcpu", "2", "--memory", "1G");
+  assert.equal(done.status, 0, done.stderr);
+  assert.match(done.stderr, /debian-bookworm, 2 vcpu, 1 GiB/, "the golden image is the default");
+});
+after(() => host[Symbol.asyncDispose]());
+
+const banger = async (...args: string[]): Promise<string> => {
+  const done = await host.banger(...args);
+  assert.equal(done.status, 0, done.stderr);
+  return done.stdout;
+};
+const inGuest = (script: string) => banger("vm", "exec", "dev", "--", "sh", "-ec", script);
+const show = () => host.json<Vm>("vm", "show", "dev");
+
+/** Waits for the record to say that the VM is stopped: the daemon then has written it. */
+const stopped = async (): Promise<Vm> => {
+  const { pid } = await show();
+  if (pid !== undefined) await processEnds(pid, 90_000);
+  await folderHolds(host.env.XDG_STATE_HOME, async () => (await show()).state === "stopped");
+  return await show();
+};
+
+test("systemd is up, and no unit has failed", async () => {
+  assert.equal(await inGuest("systemctl is-system-running"), "running\n");
+  assert.equal(await inGuest("systemctl --failed --plain --no-legend"), "");
+});
+
+test("the tools that a developer expects are there", async () => {
+  const tools =
+    "bash git curl wget jq tmux sudo python3 gcc g++ make less vim vi nano file lsof rg rsync ssh scp sftp sshd ip ss ping nc ps top free pgrep kill strace-not".split(
+      " ",
+    );
+  const found = await inGuest(`for tool in ${tools.join(" ")}; do command -v $tool >/dev/null || echo $tool; done`);
+  assert.equal(found, "strace-not\n");
+  await inGuest(
+    "sudo -n true; git --version; python3 -m venv --help >/dev/null; update-ca-certificates --help >/dev/null",
+  );
+});
+
+test("commands and shells run in a UTF-8 locale, in root's home, under the VM's own name", async () => {
+  assert.equal(
+    await inGuest("locale charmap; echo $LANG; pwd; hostname; stat -c %U:%a /root"),
+    "UTF-8\nC.UTF-8\n/root\ndev\nroot:700\n",
+  );
+  const shell = await host.run(["vm", "shell", "dev"], { input: "echo $LANG; shopt -q login_shell && echo login\n" });
+  assert.equal(shell.stdout, "C.UTF-8\nlogin\n");
+  assert.match(await inGuest("getent hosts dev localhost"), /127\.0\.1\.1\s+dev[\s\S]*localhost/);
+});
+
+test("a user of the guest can be made and used", async () => {
+  await inGuest("useradd -m -s /bin/bash -G sudo ada");
+  const done = await host.banger(
+    "vm",
+    "exec",
+    "--user",
+    "ada",
+    "dev",
+    "--",
+    "sh",
+    "-c",
+    "id -un; id -Gn; pwd; echo $HOME",
+  );
+  assert.equal(done.stdout, "ada\nada sudo\n/home/ada\n/home/ada\n", done.stderr);
+});
+
+test("C is compiled, linked and run", async () => {
+  await inGuest(`mkdir -p /srv/hello && cd /srv/hello
+    printf '#include <stdio.h>\\nint main(int n, char **a) { printf("hello %%s\\\\n", n > 1 ? a[1] : "world"); return n - 1; }\\n' >hello.c
+    printf 'hello: hello.c\\n\\tgcc -static -o $@ $<\\n' >Makefile
+    make >/dev/null`);
+  const done = await host.banger("vm", "exec", "dev", "--", "/srv/hello/hello", "there");
+  assert.deepEqual([done.stdout, done.status], ["hello there\n", 1]);
+});
+
+test("Docker starts with its first use, on the VM's own disk, and runs an image made here", async () => {
+  assert.equal(await inGuest("systemctl is-active docker.socket"), "active\n");
+  assert.equal(await inGuest("systemctl is-active docker.service || true"), "inactive\n");
+  assert.equal(
+    await inGuest("docker info -f '{{.Driver}} {{.DockerRootDir}} {{.CgroupDriver}}'"),
+    "overlay2 /var/lib/docker systemd\n",
+  );
+  assert.equal(await inGuest("findmnt -n -o FSTYPE -T /var/lib/docker"), "ext4\n");
+  await inGuest("tar -C /srv/hello -c hello | docker import -c 'ENTRYPOINT [\"/hello\"]' - hello:1 >/dev/null");
+  assert.equal(await inGuest("docker run --rm hello:1"), "hello world\n");
+  assert.equal(
+    await inGuest("docker run --rm --network none hello:1 docker || echo status $?"),
+    "hello docker\nstatus 1\n",
+  );
+  assert.equal(await inGuest("systemctl --failed --plain --no-legend"), "");
+});
+
+test("an agent that is killed in the guest is named with what to do, and stop and start mend the VM", async () => {
+  await inGuest("echo kept >/root/kept; sync");
+  // The command dies with the agent that runs it.
+  const killer = await host.banger("vm", "exec", "dev", "--", "pkill", "-9", "-f", "^@");
+  assert.equal(killer.status, 1);
+  assert.match(killer.stderr, /banger: .*(connection|agent)/);
+  const done = await host.banger("vm", "exec", "dev", "--", "true");
+  assert.equal(done.status, 1);
+  assert.match(done.stderr, /guest agent of VM dev is gone[\s\S]*banger vm stop dev && banger vm start dev/);
+  const json = await host.banger("vm", "exec", "dev", "--json", "--", "true");
+  assert.match(json.stderr, /"GUEST_AGENT_LOST"/);
+  const vm = await show();
+  assert.equal(vm.state, "running");
+  assert.match(vm.reason ?? "", /guest agent has ended/);
+  assert.match(await banger("vm", "show", "dev"), /reason: +the guest agent has ended/);
+  await banger("vm", "stop", "dev");
+  await banger("vm", "start", "dev");
+  assert.equal(await inGuest("cat /root/kept"), "kept\n");
+  assert.equal((await show()).reason, undefined);
+});
+
+test("what was only just written is there after a stop, and services were stopped in order", async () => {
+  await inGuest(`cat >/etc/systemd/system/last.service <<'END'
+[Service]
+ExecStart=/bin/sleep infinity
+ExecStop=/bin/sh -c 'echo stopped in order >/root/last'
+[Install]
+WantedBy=multi-user.target
+END
+systemctl enable --quiet --now last.service`);
+  await inGuest("seq 200000 >/root/numbers; echo fresh >/root/fresh");
+  await banger("vm", "stop", "dev");
+  const vm = await show();
+  assert.deepEqual([vm.state, vm.reason], ["stopped", undefined]);
+  // Its disk is sound once its journal is replayed, which the next start does too.
+  const disk = join(host.env.XDG_STATE_HOME, "banger", "vms", vm.id, "disk.ext4");
+  const copy = join(host.env.HOME, "disk");
+  await execFileAsync("cp", ["--sparse=always", disk, copy]);
+  await execFileAsync("e2fsck", ["-E", "journal_only", "-y", copy], { env });
+  await execFileAsync("e2fsck", ["-fn", copy], { env });
+  await banger("vm", "start", "dev");
+  assert.equal(
+    await inGuest("cat /root/last /root/fresh; tail -n 1 /root/numbers"),
+    "stopped in order\nfresh\n200000\n",
+  );
+});
+
+for (const [command, reason] of [
+  ["poweroff", /the guest (powered off|restarted)/],
+  ["reboot", /the guest restarted/],
+] as const) {
+  test(`${command} in the guest ends in a stopped VM that says why, and starts again`, async () => {
+    await inGuest(`echo ${command} >/root/ended-by`);
+    // The connection may end before the command does.
+    await host.banger("vm", "exec", "dev", "--", command);
+    const vm = await stopped();
+    assert.equal(vm.pid, undefined);
+    assert.match(vm.reason ?? "", reason);
+    const refused = await host.banger("vm", "exec", "dev", "--", "true");
+    assert.match(refused.stderr, /dev is stopped[\s\S]*banger vm start dev/);
+    await banger("vm", "start", "dev");
+    assert.equal(await inGuest("cat /root/ended-by; systemctl is-system-running --wait"), `${command}\nrunning\n`);
+  });
+}
