@@ -1,7 +1,8 @@
 //! The agent in every banger guest. See `docs/guest-protocol.md`.
 //!
 //! As process 1 it boots the guest, speaks to the host, and either starts the image's init and lives on beside it, or stays process 1.
-//! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs.
+//! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs, and
+//! `--filter-network` stands between QEMU and passt (see `host/`).
 //! With `--serve-fd N` it serves the protocol on an inherited socket, without booting anything: for tests.
 
 #![cfg_attr(not(test), no_main)]
@@ -12,13 +13,13 @@ mod channel;
 mod console;
 mod failure;
 mod frame;
+mod host;
 mod identity;
 mod mux;
 mod net;
 mod ops;
 mod process;
 mod sys;
-mod tsc;
 mod users;
 
 use agent::Agent;
@@ -48,9 +49,16 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             0
         }
         [flag] if *flag == c"--measure-tsc" => {
-            println!("{}", tsc::frequency());
+            println!("{}", host::tsc::frequency());
             0
         }
+        [flag] if *flag == c"--filter-network" => match host::net_filter::run() {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("banger-vsock-agent: network filter: {error}");
+                1
+            }
+        },
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(fd) => serve_inherited(fd),
             None => usage(),
@@ -61,7 +69,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
 }

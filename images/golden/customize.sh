@@ -20,6 +20,9 @@ unit() {
   chroot "$root" systemctl --quiet "$verb" "$@"
 }
 
+# vim-tiny calls itself vi only; with its own priority a real vim takes the name over when it is installed.
+chroot "$root" update-alternatives --quiet --install /usr/bin/vim vim /usr/bin/vim.tiny 10
+
 # Consoles: nobody logs in there, and a login prompt fills the console log.
 unit mask getty@.service serial-getty@.service console-getty.service container-getty@.service autovt@.service getty-static.service
 mkdir -p "$root/etc/systemd/system-generators"

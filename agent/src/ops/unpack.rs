@@ -2,7 +2,7 @@
 //!
 //! Every path is resolved by the kernel (openat2) relative to the folder, so that neither `..` nor a link that the archive has planted leads out of it.
 
-use crate::sys::{check, cpath, own};
+use crate::sys::{self, check, cpath, own};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -78,7 +78,7 @@ impl Tree {
         make_folder_at(&parent, &name).map(drop)
     }
 
-    /// Writes a file from `contents`; with `sparse`, pages of zeros become holes. Returns its size in bytes.
+    /// Writes a file from `contents`, whole or not at all; with `sparse`, pages of zeros become holes. Returns its size in bytes.
     pub fn write_file(
         &self,
         path: &Path,
@@ -87,11 +87,23 @@ impl Tree {
         attributes: &Attributes,
     ) -> io::Result<u64> {
         let (parent, name) = self.parent(path)?;
-        self.remove(&parent, &name)?;
+        let mut random = [0; 8];
+        sys::random(&mut random)?;
+        let part = CString::new(format!(".banger-{:016x}", u64::from_ne_bytes(random)))?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         // SAFETY: the name is NUL-terminated.
-        let file = own(unsafe { libc::openat(parent.as_raw_fd(), name.as_ptr(), flags, 0o600) })?;
-        let mut file = File::from(file);
+        let file = File::from(own(unsafe { libc::openat(parent.as_raw_fd(), part.as_ptr(), flags, 0o600) })?);
+        let published = self
+            .fill(file, contents, sparse, attributes)
+            .and_then(|size| self.put_in_place(&parent, &part, &name).map(|()| size));
+        if published.is_err() {
+            // The first error says more than one from here.
+            let _ = self.remove(&parent, &part);
+        }
+        published
+    }
+
+    fn fill(&self, mut file: File, contents: &mut impl Read, sparse: bool, attributes: &Attributes) -> io::Result<u64> {
         let size = if sparse { copy_sparse(contents, &file)? } else { copy(contents, &mut file)? };
         if self.privileged {
             fchown(&file, Some(attributes.uid), Some(attributes.gid))?;
@@ -103,6 +115,20 @@ impl Tree {
             check(libc::futimens(file.as_raw_fd(), times.as_ptr()))?;
         }
         Ok(size)
+    }
+
+    /// Gives a finished file its name. What had the name goes in the same moment; only an empty folder goes before.
+    fn put_in_place(&self, parent: &OwnedFd, part: &CString, name: &CString) -> io::Result<()> {
+        let at = parent.as_raw_fd();
+        // SAFETY: both names are NUL-terminated.
+        let rename = || check(unsafe { libc::renameat(at, part.as_ptr(), at, name.as_ptr()) }).map(drop);
+        match rename() {
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
+                self.remove(parent, name)?;
+                rename()
+            }
+            other => other,
+        }
     }
 
     pub fn make_node(&self, path: &Path, node: &Node, attributes: &Attributes) -> io::Result<()> {

@@ -6,6 +6,7 @@ import { access, constants, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Socket } from "node:net";
 import { errnoOf } from "../../contract/errors.ts";
+import { agentBinary } from "../../host/paths.ts";
 import { startProcess, toolPath } from "../../host/process.ts";
 import { socketPair } from "../../host/sockets.ts";
 import type { GuestNetwork, NetworkBackend } from "../driver.ts";
@@ -38,47 +39,58 @@ export const netdevArgument = (backend: NetworkBackend, fd: number): string =>
     ? `stream,id=net0,server=off,addr.type=fd,addr.str=${fd}`
     : `user,id=net0,net=10.0.2.0/24,host=10.0.2.2,dns=10.0.2.3,dhcpstart=10.0.2.15,ipv6=off`;
 
+/** passt's answers to the network of `guest`: nothing is mapped to the host's loopback, and nothing of the host is forwarded in. */
+const passtArguments = [
+  "--foreground",
+  "--quiet",
+  "--ipv4-only",
+  "--address",
+  "10.0.2.15",
+  "--netmask",
+  "24",
+  "--gateway",
+  "10.0.2.2",
+  "--no-map-gw",
+  "--dns-forward",
+  "10.0.2.3",
+  "--no-dhcp",
+  "--tcp-ports",
+  "none",
+  "--udp-ports",
+  "none",
+] as const;
+
 /**
- * Starts passt for one VM.
- * @returns the socket to give to QEMU. passt ends by itself when QEMU (or, before that, this process) closes it.
+ * Starts passt for one VM, and the filter before it that drops what a guest may not send (agent/src/host/net_filter.rs).
+ *
+ * Both get their sockets as stdin and stdout, because those are made blocking on the way, which passt counts on: with a socket that does not
+ * block it loses track of its stream at the first full buffer, and ends.
+ * @returns the socket to give to QEMU. Both end by themselves when QEMU (or, before that, this process) closes it.
  */
 export const startPasst = async (folder: string, log: string): Promise<Socket> => {
-  const [forQemu, forPasst] = await socketPair(folder);
   await using output = await open(log, "w", 0o600);
+  const [forQemu, guestSide] = await socketPair(folder);
+  const [hostSide, forPasst] = await socketPair(folder);
   try {
-    await startProcess({
-      argv: [
-        "passt",
-        "--foreground",
-        "--quiet",
-        "--fd",
-        "0",
-        "--ipv4-only",
-        "--address",
-        "10.0.2.15",
-        "--netmask",
-        "24",
-        "--gateway",
-        "10.0.2.2",
-        "--no-map-gw",
-        "--dns-forward",
-        "10.0.2.3",
-        "--no-dhcp",
-        "--tcp-ports",
-        "none",
-        "--udp-ports",
-        "none",
-      ],
-      // As its stdin, because that is made blocking on the way, which passt counts on: with a socket that does not block it loses track
-      // of its stream at the first full buffer, and ends.
-      stdio: [forPasst, output.fd, output.fd],
-      outlive: true,
-    });
+    await Promise.all([
+      startProcess({
+        argv: [agentBinary(), "--filter-network"],
+        cwd: "/",
+        stdio: [guestSide, hostSide, output.fd],
+        outlive: true,
+      }),
+      startProcess({
+        argv: ["passt", "--fd", "0", ...passtArguments],
+        cwd: "/",
+        stdio: [forPasst, output.fd, output.fd],
+        outlive: true,
+      }),
+    ]);
     return forQemu;
   } catch (error) {
     forQemu.destroy();
     throw error;
   } finally {
-    forPasst.destroy();
+    for (const given of [guestSide, hostSide, forPasst]) given.destroy();
   }
 };

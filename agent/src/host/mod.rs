@@ -1,0 +1,4 @@
+//! What this binary does on the host, where it is started as a helper and not as `/init`.
+
+pub mod net_filter;
+pub mod tsc;
