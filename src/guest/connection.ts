@@ -24,7 +24,8 @@ export type GuestConnection = {
   open(request: Record<string, unknown>): GuestStream;
   /** Resolves with the cause when the connection has ended. */
   readonly closed: Promise<BangerError>;
-  close(): void;
+  /** Ends the connection; `reason` is what its streams fail with. */
+  close(reason?: BangerError): void;
 };
 
 export type GuestEvent = { event: string; state?: string };
@@ -152,7 +153,7 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
       hello,
       open,
       closed: closed.promise,
-      close: () => fail(new BangerError("GUEST_AGENT_LOST", "the connection was closed")),
+      close: (reason) => fail(reason ?? new BangerError("GUEST_AGENT_LOST", "the connection was closed")),
     };
   } catch (error) {
     channel.destroy();

@@ -84,7 +84,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     const reason = askedEnd ? askedEnd.reason : cause;
     machine = undefined;
     askedEnd = undefined;
-    connection?.close();
+    connection?.close(new BangerError("VM_STOPPED", `VM ${row.name} has stopped${reason ? `: ${reason}` : ""}`));
     connection = undefined;
     log.info("vm ended", { vm: row.name, reason });
     if (row.state !== "stopped") note({ ...nothingRuns(), reason });
@@ -105,7 +105,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
       if (machine === started) agentEnded = !open;
       if (open || machine !== started || row.state !== "running" || !connection) return;
       log.warn("guest agent is gone", { vm: row.name });
-      connection.close();
+      connection.close(agentLost(row.name));
       connection = undefined;
       note({ reason: "the guest agent has ended inside the VM" });
     });
@@ -236,20 +236,15 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   const greetAgain = (progress: Progress): Promise<GuestConnection> =>
     lifecycle.run(async () => {
       if (connection) return connection;
-      const lost = (why: string, cause?: unknown) =>
-        new BangerError("GUEST_AGENT_LOST", `the guest agent of VM ${row.name} is gone${why}`, {
-          hint: `restart the VM: banger vm stop ${row.name} && banger vm start ${row.name}`,
-          cause,
-        });
-      if (!machine || row.state !== "running" || agentEnded) throw lost("");
+      if (!machine || row.state !== "running" || agentEnded) throw agentLost(row.name);
       try {
-        using limited = withDeadline(progress, ADOPT_LIMIT, () => lost(": it does not answer"));
+        using limited = withDeadline(progress, ADOPT_LIMIT, () => agentLost(row.name, ": it does not answer"));
         const greeted = await greet(machine, limited);
         note({ reason: undefined });
         return greeted.connection;
       } catch (error) {
         throwIfAborted(progress.signal);
-        throw lost(`: ${toBangerError(error).message.split("\n")[0]}`, error);
+        throw agentLost(row.name, `: ${toBangerError(error).message.split("\n")[0]}`, error);
       }
     }, progress.signal);
 
@@ -322,6 +317,12 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
 
   return { row: () => row, start, stop, kill, remove, guest, adopt, detach: () => machine?.detach() };
 };
+
+const agentLost = (name: string, why = "", cause?: unknown) =>
+  new BangerError("GUEST_AGENT_LOST", `the guest agent of VM ${name} is gone${why}`, {
+    hint: `restart the VM: banger vm stop ${name} && banger vm start ${name}`,
+    cause,
+  });
 
 /** Of a VM whose machine is gone. */
 const nothingRuns = () => ({ state: "stopped" as const, pid: undefined, pidStart: undefined, stoppedAt: Date.now() });

@@ -1,4 +1,5 @@
 /** `vm run`: create, start, exec, and for an ephemeral VM delete, as one stream that nothing can leave half done. */
+import { BangerError } from "../../contract/errors.ts";
 import type { ProgressEvent } from "../../contract/progress.ts";
 import type { Run } from "../../contract/vms.ts";
 import type { StreamResult } from "../../guest/stream.ts";
@@ -35,7 +36,7 @@ export const runVm = async (
           actor = undefined;
           // Part of the operation, so that a daemon that ends waits for it. Never under the signal that brought us here.
           await created.remove(unattended);
-          throw error;
+          throw withoutVm(error);
         }
       },
       client.gone,
@@ -48,4 +49,11 @@ export const runVm = async (
     // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.
     if (actor && vm.ephemeral) await actor.remove(unattended);
   }
+};
+
+/** A failure's hint may lead to the console of a VM that is gone by now; what it said last is in the message. */
+const withoutVm = (error: unknown): unknown => {
+  if (!(error instanceof BangerError) || !error.hint?.includes("banger vm logs")) return error;
+  const hint = "to keep such a VM for a look, use `banger vm create` and `banger vm start`";
+  return new BangerError(error.code, error.message, { hint, details: error.details, cause: error });
 };
