@@ -160,8 +160,20 @@ test("the key of `ssh_key_path` is the one that opens a VM; it is never written 
   assert.equal((await host.banger("vm", "start", "box")).status, 0);
   const done = await host.banger("vm", "ssh", "box", "--", "cat .ssh/authorized_keys");
   assert.equal(done.status, 0, done.stderr);
-  assert.equal(done.stdout, await readFile(`${key}.pub`, "utf8"));
+  // In place of the key that the VM had before, which was banger's own.
+  assert.equal(done.stdout, `# added by banger at each start\n${await readFile(`${key}.pub`, "utf8")}`);
   assert.equal(await readFile(key, "utf8"), before);
+
+  // A key that was added in the guest stays through a restart.
+  const added = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNvbWVib2R5IGVsc2U somebody";
+  assert.equal(
+    (await host.banger("vm", "exec", "box", "--", "sh", "-c", `echo '${added}' >>/root/.ssh/authorized_keys`)).status,
+    0,
+  );
+  assert.equal((await host.banger("vm", "stop", "box")).status, 0);
+  assert.equal((await host.banger("vm", "start", "box")).status, 0);
+  const kept = await host.banger("vm", "ssh", "box", "--", "cat .ssh/authorized_keys");
+  assert.equal(kept.stdout, `${added}\n# added by banger at each start\n${await readFile(`${key}.pub`, "utf8")}`);
 
   // Its public half can be made from it.
   await rm(`${key}.pub`);
