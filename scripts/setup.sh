@@ -69,7 +69,8 @@ install_packages() {
   say "installing $*"
   {
     "${privilege[@]}" apt-get update -q
-    "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive \
+      apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
   } >&2 || fail "apt-get could not install: $*"
 }
 
