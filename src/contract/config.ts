@@ -1,6 +1,6 @@
 /** `config.toml`: its keys and what they may hold. Every key is optional. */
 import * as z from "zod/mini";
-import { parseSize } from "./names.ts";
+import { isName, parseSize } from "./names.ts";
 import { networkModes } from "./vms.ts";
 
 const isSize = (text: string): boolean => {
@@ -34,6 +34,11 @@ const count = z
 const url = z
   .string("must be an http or https address")
   .check(z.refine((text) => /^https?:\/\/[^\s]+$/.test(text), "must be an http or https address"));
+/** `docker.io`, `localhost:5000`, `[::1]:5000`: the part of an image's reference that names its registry. */
+const isRegistry = (text: string): boolean =>
+  /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::\d{1,5})?$/i.test(text);
+const registryRule = "must be a registry such as docker.io or localhost:5000, without http://";
+const registry = z.string(registryRule).check(z.refine(isRegistry, registryRule));
 /** `~user` and relative paths would mean something else in another folder or for another user. */
 const userPath = z
   .string("must be a path")
@@ -56,16 +61,26 @@ export const configSchema = z.strictObject({
   qemu_bin: z.optional(string("must be a program's name or path")),
   ssh_key_path: z.optional(userPath),
   default_image_name: z.optional(string("must be the name of an image")),
-  default_kernel_name: z.optional(string("must be the name of a kernel")),
+  default_kernel_name: z.optional(
+    z.string("must be the name of a kernel").check(z.refine(isName, "must be the name of a kernel")),
+  ),
   auto_stop_stale_after: z.optional(duration),
   stats_poll_interval: z.optional(duration),
   /** How long a guest may take until its agent answers. */
   boot_timeout: z.optional(duration),
   debian_mirror: z.optional(url),
-  /** Registry -> addresses that are tried before it. */
+  /** Registry -> addresses that are tried before it, in this order. */
   registry_mirrors: z.optional(
-    z.record(z.string(), z.array(url, "must be a list of addresses"), "must be a table of lists of addresses"),
+    z.record(
+      z.string().check(z.refine(isRegistry, registryRule)),
+      z.array(url, "must be a list of addresses"),
+      "must be a table of lists of addresses",
+    ),
   ),
+  /** Registries that are spoken to by plain HTTP, or without checking their certificate. */
+  insecure_registries: z.optional(z.array(registry, "must be a list of registries")),
+  /** Catalog files of the user's own; a later entry of the same name hides an earlier one and the one that is shipped. */
+  catalogs: z.optional(z.array(userPath, "must be a list of paths")),
   vm_defaults: z.optional(
     z.strictObject(
       {
@@ -126,7 +141,12 @@ export type Config = {
   statsPollInterval: number;
   bootTimeout: number;
   debianMirror: string | undefined;
+  /** Registry -> addresses that are tried before it, in this order. */
   registryMirrors: Record<string, string[]>;
+  /** `host` or `host:port` of registries that are spoken to by plain HTTP, or without checking their certificate. */
+  insecureRegistries: string[];
+  /** Absolute paths of catalog files; a later entry of the same name hides an earlier one and the shipped one. */
+  catalogs: string[];
   vmDefaults: {
     image: string;
     kernel: string;
@@ -135,6 +155,7 @@ export type Config = {
     diskSize: number;
     network: (typeof networkModes)[number];
   };
+  /** Copied into a VM at each start. `host` and `guest` are absolute, `guest` below /root; `mode` of each file, the owner is root. */
   fileSync: { host: string; guest: string; mode: number }[];
   /** Where each value comes from, by its key in the file: `vm_defaults.memory`. */
   origins: Record<string, ConfigOrigin>;

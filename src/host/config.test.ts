@@ -49,6 +49,8 @@ stats_poll_interval = "500ms"
 boot_timeout = "90s"
 debian_mirror = "http://mirror.example/debian"
 registry_mirrors = { "docker.io" = ["https://mirror.example"] }
+insecure_registries = ["localhost:5000", "[::1]:80", "registry.lan"]
+catalogs = ["~/catalog/images.json", "/srv/kernels.json"]
 [vm_defaults]
 vcpu = 3
 memory = "3GiB"
@@ -80,6 +82,8 @@ mode = "0644"
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);
       assert.deepEqual(config.registryMirrors, { "docker.io": ["https://mirror.example"] });
+      assert.deepEqual(config.insecureRegistries, ["localhost:5000", "[::1]:80", "registry.lan"]);
+      assert.deepEqual(config.catalogs, [join(homedir(), "catalog/images.json"), "/srv/kernels.json"]);
       assert.deepEqual(config.fileSync, [
         { host: join(homedir(), ".gitconfig"), guest: "/root/.gitconfig", mode: 0o600 },
         { host: "/etc/hosts", guest: "/root/hosts", mode: 0o644 },

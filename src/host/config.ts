@@ -103,6 +103,8 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
     bootTimeout: pick("boot_timeout", milliseconds(file.boot_timeout), 120_000),
     debianMirror: pick("debian_mirror", file.debian_mirror, undefined),
     registryMirrors: pick("registry_mirrors", file.registry_mirrors, {}),
+    insecureRegistries: pick("insecure_registries", file.insecure_registries, []),
+    catalogs: pick("catalogs", file.catalogs, []).map(expandHome),
     vmDefaults: {
       image: pick("default_image_name", file.default_image_name, "debian-bookworm"),
       kernel: pick("default_kernel_name", file.default_kernel_name, "debian-bookworm-cloud"),
