@@ -42,3 +42,16 @@ export const formatSize = (bytes: number): string => {
   }
   return `${Number.isInteger(value) || value >= 100 ? Math.round(value) : value.toFixed(1)} ${names[unit]}`;
 };
+
+const times = [
+  ["d", 86_400_000],
+  ["h", 3_600_000],
+  ["m", 60_000],
+  ["s", 1000],
+] as const;
+
+/** Milliseconds as they are written in the config: `90000` as `90s`, `7200000` as `2h`; the largest unit that loses nothing. */
+export const formatDuration = (milliseconds: number): string => {
+  const [unit, size] = times.find(([, size]) => milliseconds % size === 0) ?? ["ms", 1];
+  return `${milliseconds / size}${unit}`;
+};

@@ -35,7 +35,8 @@ const sizeOf = async (path: string): Promise<number> => {
   }
 };
 
-export const openLog = async (path: string, level: LogLevel): Promise<Log> => {
+/** @param level of the least that is written; asked for each line */
+export const openLog = async (path: string, level: () => LogLevel): Promise<Log> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   let written = await sizeOf(path);
   const openStream = (): WriteStream => {
@@ -62,7 +63,7 @@ export const openLog = async (path: string, level: LogLevel): Promise<Log> => {
   const write =
     (name: LogLevel) =>
     (message: string, fields: Fields = {}) => {
-      if (levels.indexOf(name) < levels.indexOf(level)) return;
+      if (levels.indexOf(name) < levels.indexOf(level())) return;
       const described = Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, describe(value)]));
       const line = `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...described })}\n`;
       stream.write(line);

@@ -4,19 +4,20 @@ import { mkdir } from "node:fs/promises";
 import type { Server } from "node:http";
 import { toErrorBody } from "../contract/errors.ts";
 import { buildId, version } from "../contract/version.ts";
-import { loadConfig } from "../host/config.ts";
+import type { Config } from "../contract/config.ts";
 import { daemonLock, daemonLogFile, daemonSocket, databaseFile, roots } from "../host/paths.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { listenAt } from "../host/sockets.ts";
-import { qemuDriver } from "../vmm/qemu/driver.ts";
 import { handlers } from "./api/handlers.ts";
 import { apiServer } from "./api/server.ts";
 import { cleanStaging } from "./artifacts/staging.ts";
+import { driverOf } from "./driver-choice.ts";
 import { imageService } from "./images/service.ts";
 import { kernelService } from "./kernels/service.ts";
 import { takeLock } from "./lock.ts";
 import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
+import { openSettings } from "./settings.ts";
 import { sshService } from "./ssh/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
@@ -40,6 +41,8 @@ const announce = async (line: Record<string, unknown>): Promise<void> => {
 const isChannel = (fd: number): Promise<boolean> =>
   new Promise((resolve) => fstat(fd, (error, stats) => resolve(!error && (stats.isFIFO() || stats.isSocket()))));
 
+const userKey = ({ sshKeyPath, sshKeyIsOurs }: Config) => ({ path: sshKeyPath, ours: sshKeyIsOurs });
+
 const serve = async (): Promise<void> => {
   process.umask(0o077);
   await ensureRuntimeRoot();
@@ -48,21 +51,45 @@ const serve = async (): Promise<void> => {
     await announce({ locked: true });
     process.exit(0);
   }
-  const config = await loadConfig();
-  const log = await openLog(daemonLogFile(), config.logLevel);
+  const settings = await openSettings({
+    onChange: async (config) => {
+      log.info("config.toml has changed and is taken up");
+      await ssh.useKey(userKey(config));
+    },
+    onInvalid: (error) => log.warn("config.toml has changed and is not valid: the settings before it stay", { error }),
+  });
+  const log = await openLog(daemonLogFile(), () => settings.latest.logLevel);
   const database = await openDatabase(databaseFile());
   await cleanStaging();
 
-  const images = imageService({ debianMirror: config.debianMirror });
-  const kernels = kernelService({ debianMirror: config.debianMirror });
-  const ssh = await sshService(config.sshKeyPath, config.sshKeyIsOurs);
+  // Getters: what is read of them at each use is what the settings say then.
+  const mirrors = {
+    get debianMirror() {
+      return settings.latest.debianMirror;
+    },
+  };
+  const images = imageService(mirrors);
+  const kernels = kernelService(mirrors);
+  const ssh = await sshService(userKey(settings.latest));
   log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });
-  const driver = qemuDriver(config.qemuBin);
+  const driver = driverOf();
   const operations = operationRegistry(log);
   const vms = vmService(
     vmStore(database),
-    { images, kernels, ssh, driver, log, bootTimeout: config.bootTimeout, startNotes: startNotes() },
-    async () => (await loadConfig()).vmDefaults,
+    {
+      images,
+      kernels,
+      ssh,
+      log,
+      startNotes: startNotes(),
+      get driver() {
+        return driver(settings.latest);
+      },
+      get bootTimeout() {
+        return settings.latest.bootTimeout;
+      },
+    },
+    async () => (await settings.current()).vmDefaults,
   );
 
   let server: Server | undefined;
@@ -99,6 +126,7 @@ const serve = async (): Promise<void> => {
     operations,
     build: buildId(),
     log,
+    prepare: settings.refresh,
   });
   await vms.adoptAll();
   await listenAt(server, daemonSocket());

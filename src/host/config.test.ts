@@ -3,6 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
+import { configKeys } from "../contract/config.ts";
+import { configReference } from "../contract/config-reference.ts";
 import { BangerError } from "../contract/errors.ts";
 import { hostDefaults, loadConfig, parseConfig, resolveConfig } from "./config.ts";
 import { sshKeyFile } from "./paths.ts";
@@ -144,6 +146,22 @@ describe("errors name file, line and key", () => {
     ["a missing key", '[[file_sync]]\nhost = "/a"\n', /line 1: `file_sync\[0\]\.guest`/, undefined],
     ["a dotted key", "vm_defaults.vcpu = 1.5\n", /line 1: `vm_defaults\.vcpu` must be a whole number/, undefined],
     ["an inline table", "\nvm_defaults = { vcpu = -1 }\n", /line 2: `vm_defaults\.vcpu` must be above zero/, undefined],
+    ["a misspelt choice", 'vmm = "qmeu"\n', /line 1: `vmm`.*it is "qmeu"/, /did you mean "qemu"/],
+    ["a choice in capitals", 'log_level = "INFO"\n', /line 1: `log_level`/, /did you mean "info"/],
+    ["a size that needs a unit", "[vm_defaults]\nmemory = 4\n", /it is 4/, /write it like this: memory = "2G"/],
+    ["a time in words", 'boot_timeout = "2 minutes"\n', /`boot_timeout` must be a time/, /boot_timeout = "2m"/],
+    ["a table written as a list", "\n[[vm_defaults]]\nvcpu = 1\n", /line 2: `vm_defaults` must be a table/, undefined],
+    ["what is left out", '[[file_sync]]\nhost = "/a"\n', /`file_sync\[0\]\.guest` is missing/, /\[\[file_sync\]\]/],
+    ["a registry with its scheme", 'insecure_registries = ["http://a"]\n', /without http:\/\//, /localhost:5000/],
+    [
+      "a mirror of an address",
+      'registry_mirrors = { "http://x" = ["https://a"] }\n',
+      /`registry_mirrors\.http:\/\/x` must be a registry/,
+      /docker\.io/,
+    ],
+    ["a mirror that is none", 'registry_mirrors = { "x.y" = ["a"] }\n', /x\.y\[0\]` must be an http/, undefined],
+    ["a relative catalog", 'catalogs = ["images.json"]\n', /`catalogs\[0\]` must be an absolute path/, undefined],
+    ["a kernel's name", 'default_kernel_name = "My Kernel"\n', /must be the name of a kernel/, undefined],
     ["what is no TOML", 'log_level = "info"\nvmm = \n', /config\.toml line 2: /, undefined],
     ["a key given twice", 'vmm = "auto"\nvmm = "qemu"\n', /config\.toml line 2: /, undefined],
   ];
@@ -155,4 +173,26 @@ describe("errors name file, line and key", () => {
       if (hint) assert.match(error.hint ?? "", hint);
     });
   }
+});
+
+describe("the reference of the settings", () => {
+  const tables: Record<string, readonly string[]> = Object.fromEntries(
+    ["", "vm_defaults", "network"].map((table) => [table, configKeys(table)]),
+  );
+
+  test("knows every key of the file and no other", () => {
+    const keys = Object.entries(tables).flatMap(([table, names]) =>
+      names
+        .filter((name) => table !== "" || !(name in tables))
+        .map((name) => (table === "" ? name : `${table}.${name}`)),
+    );
+    assert.deepEqual(configReference.map(({ key }) => key).sort(), keys.sort());
+  });
+
+  for (const { key, example } of configReference)
+    test(`its example of ${key} is valid`, () => {
+      const [table] = key.includes(".") ? key.split(".") : [];
+      const parsed = parseConfig(table ? `[${table}]\n${example}` : example, FILE);
+      assert.equal(Object.keys(parsed).length, 1);
+    });
 });

@@ -11,6 +11,7 @@ import {
   configSchema,
   parseDuration,
 } from "../contract/config.ts";
+import { configExample } from "../contract/config-reference.ts";
 import { BangerError, nearest } from "../contract/errors.ts";
 import { parseSize } from "../contract/names.ts";
 import { readFileIfThere } from "./files.ts";
@@ -35,11 +36,43 @@ const keyName = (path: Path): string =>
     "",
   );
 
-const firstIssue = (path: string, text: string, error: z.core.$ZodError): BangerError => {
+/** What stands at a path of a parsed document. */
+const valueAt = (value: unknown, [first, ...rest]: Path): unknown =>
+  first === undefined || typeof value !== "object" || value === null
+    ? value
+    : valueAt((value as Record<string, unknown>)[first], rest);
+
+/** What was probably meant, else how the key is written. */
+const valueHint = (issue: z.core.$ZodIssue, key: string, given: unknown): string | undefined => {
+  if (issue.code === "invalid_value" && typeof given === "string") {
+    const near = nearest(given.toLowerCase(), issue.values.map(String));
+    if (near) return `did you mean "${near}"?`;
+  }
+  const example = configExample(key);
+  return example && `write it like this: ${example.replaceAll("\n", "\n  ")}`;
+};
+
+const shown = (given: unknown): string =>
+  typeof given === "string" || typeof given === "number" || typeof given === "boolean"
+    ? ` (it is ${JSON.stringify(given)})`
+    : "";
+
+const firstIssue = (path: string, text: string, value: unknown, error: z.core.$ZodError): BangerError => {
   const issue = error.issues[0];
   const at: Path = (issue?.path ?? []).filter((part) => typeof part !== "symbol");
   if (issue?.code !== "unrecognized_keys") {
-    return invalid(path, lineOfKey(text, at), `\`${keyName(at)}\` ${issue?.message ?? "is not valid"}`, keyName(at));
+    const key = keyName(at);
+    const given = valueAt(value, at);
+    // A key of a table that is itself what is wrong, such as a registry's name: zod hides why one level down.
+    const message = (issue?.code === "invalid_key" ? issue.issues[0]?.message : issue?.message) ?? "is not valid";
+    const what = given === undefined && issue?.code === "invalid_type" ? "is missing: it " : "";
+    return invalid(
+      path,
+      lineOfKey(text, at),
+      `\`${key}\` ${what}${message}${shown(given)}`,
+      key,
+      issue && valueHint(issue, key, given),
+    );
   }
   const [unknown = ""] = issue.keys;
   const key = keyName([...at, unknown]);
@@ -68,7 +101,7 @@ export const parseConfig = (text: string, path: string): ConfigFile => {
     throw invalid(path, error.line, message, "");
   }
   const parsed = z.safeParse(configSchema, value);
-  if (!parsed.success) throw firstIssue(path, text, parsed.error);
+  if (!parsed.success) throw firstIssue(path, text, value, parsed.error);
   return parsed.data;
 };
 

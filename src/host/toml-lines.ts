@@ -37,6 +37,8 @@ export const lineOfKey = (text: string, path: readonly (string | number)[]): num
     // The whole path, or the deepest part of it that has a line of its own (the rest stands in an inline table or a list).
     if (found && startsWith(path, found) && found.length > (best?.depth ?? 0))
       best = { line: index + 1, depth: found.length };
+    // What was looked for is a table, and written as something longer: `[[vm_defaults]]`, `vm_defaults.vcpu = 1`.
+    else if (found && !best && startsWith(found, path)) best = { line: index + 1, depth: 0 };
   }
   return best?.line;
 };

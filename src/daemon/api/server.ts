@@ -94,9 +94,16 @@ const refuseBrowsers = (request: IncomingMessage): void => {
     throw new BangerError("INVALID_REQUEST", "requests from web pages are refused");
 };
 
-export type ServerOptions = { handlers: Handlers; operations: Operations; build: string; log: Log };
+export type ServerOptions = {
+  handlers: Handlers;
+  operations: Operations;
+  build: string;
+  log: Log;
+  /** Done before each request is carried out. */
+  prepare(): Promise<void>;
+};
 
-export const apiServer = ({ handlers, operations, build, log }: ServerOptions): Server => {
+export const apiServer = ({ handlers, operations, build, log, prepare }: ServerOptions): Server => {
   const answer = (response: ServerResponse, status: number, body: unknown) => {
     const text = JSON.stringify(body);
     response.writeHead(status, {
@@ -136,6 +143,7 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     const handler = handlers[route.name] as AnyHandler;
     if (route.endpoint.kind === "stream")
       throw new BangerError("INVALID_REQUEST", `${route.name} needs an upgrade to ${STREAM_PROTOCOL}`);
+    await prepare();
     if (typeof handler === "object") return runOperation(handler, call, response);
     answer(response, 200, (await handler(call)) ?? {});
   };
@@ -157,7 +165,9 @@ export const apiServer = ({ handlers, operations, build, log }: ServerOptions): 
     const client = clientStream(socket, head);
     const handler = handlers[route.name] as (call: AnyCall, client: ClientStream) => Promise<void>;
     try {
-      await handler({ params, request: validate(route, await client.request) }, client);
+      const call = { params, request: validate(route, await client.request) };
+      await prepare();
+      await handler(call, client);
     } catch (error) {
       if (errorTable[toBangerError(error).code].owner === "bug")
         log.error("stream failed", { endpoint: route.name, error });

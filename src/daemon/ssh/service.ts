@@ -17,15 +17,25 @@ export type SshService = {
   restore(rows: readonly VmRow[]): Promise<void>;
   /** A VM is gone, and its host key with it. */
   unpin(name: string): Promise<void>;
+  /** Another key from now on; a VM that runs keeps what it was started with. */
+  useKey(key: UserKey): Promise<void>;
 };
 
-/** @param keyPath the user's private key; made when it is banger's own and missing */
-export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<SshService> => {
-  const publicKey = once(async () => {
-    if (keyIsOurs && !(await exists(keyPath))) await makeKey(keyPath, "banger");
-    return (await readPublicKey(keyPath)).trim();
-  });
-  await writeFileAtomic(sshConfigFile(), sshConfig(keyPath), 0o600);
+/** The user's private key; made when it is banger's own and missing. */
+export type UserKey = { path: string; ours: boolean };
+
+export const sshService = async (key: UserKey): Promise<SshService> => {
+  const publicKeyOf = ({ path, ours }: UserKey) =>
+    once(async () => {
+      if (ours && !(await exists(path))) await makeKey(path, "banger");
+      return (await readPublicKey(path)).trim();
+    });
+  let publicKey = publicKeyOf(key);
+  const useKey = async (next: UserKey) => {
+    publicKey = publicKeyOf(next);
+    await writeFileAtomic(sshConfigFile(), sshConfig(next.path), 0o600);
+  };
+  await useKey(key);
 
   const pinned = new Map<string, string>();
   let writing = Promise.resolve();
@@ -69,6 +79,7 @@ export const sshService = async (keyPath: string, keyIsOurs: boolean): Promise<S
     unpin: async (name) => {
       if (pinned.delete(name)) await writeKnownHosts();
     },
+    useKey,
   };
 };
 

@@ -1,0 +1,126 @@
+/** Every key of `config.toml` for people: the example of an error, the rows of `config show`, the page in docs/. */
+
+export type ConfigKey = {
+  /** As in the file, with its table: `vm_defaults.memory`. */
+  key: string;
+  /** Its line in a file, without the table. */
+  example: string;
+  /** What it holds where the file says nothing. */
+  fallback: string;
+  /** One line, no full stop. */
+  what: string;
+};
+
+export const configReference: readonly ConfigKey[] = [
+  {
+    key: "log_level",
+    example: 'log_level = "debug"',
+    fallback: "info",
+    what: "least weight of what the daemon's log holds: debug, info, warn, error",
+  },
+  {
+    key: "vmm",
+    example: 'vmm = "qemu"',
+    fallback: "auto",
+    what: "what VMs run under: auto, firecracker, qemu",
+  },
+  {
+    key: "firecracker_bin",
+    example: 'firecracker_bin = "/opt/firecracker/firecracker"',
+    fallback: "firecracker",
+    what: "Firecracker, by name or path",
+  },
+  {
+    key: "qemu_bin",
+    example: 'qemu_bin = "/opt/qemu/bin/qemu-system-x86_64"',
+    fallback: "qemu-system-x86_64",
+    what: "QEMU, by name or path",
+  },
+  {
+    key: "ssh_key_path",
+    example: 'ssh_key_path = "~/.ssh/id_ed25519"',
+    fallback: "a key that banger makes",
+    what: "your private key for VMs; absolute, or from ~/",
+  },
+  {
+    key: "default_image_name",
+    example: 'default_image_name = "debian-bookworm"',
+    fallback: "debian-bookworm",
+    what: "image of a VM where none is named",
+  },
+  {
+    key: "default_kernel_name",
+    example: 'default_kernel_name = "debian-bookworm-cloud"',
+    fallback: "debian-bookworm-cloud",
+    what: "kernel of a VM where none is named",
+  },
+  {
+    key: "auto_stop_stale_after",
+    example: 'auto_stop_stale_after = "12h"',
+    fallback: "never",
+    what: "a running VM that nobody has touched for this long is stopped",
+  },
+  {
+    key: "stats_poll_interval",
+    example: 'stats_poll_interval = "10s"',
+    fallback: "10s",
+    what: "how often figures are taken of a VM while somebody watches them",
+  },
+  {
+    key: "boot_timeout",
+    example: 'boot_timeout = "2m"',
+    fallback: "2m",
+    what: "how long a guest may take until its agent answers",
+  },
+  {
+    key: "debian_mirror",
+    example: 'debian_mirror = "http://mirror.example/debian"',
+    fallback: "that of this machine, else Debian's own",
+    what: "where packages of Debian come from",
+  },
+  {
+    key: "registry_mirrors",
+    example: 'registry_mirrors = { "docker.io" = ["https://mirror.example"] }',
+    fallback: "none",
+    what: "per registry, addresses that are tried before it",
+  },
+  {
+    key: "insecure_registries",
+    example: 'insecure_registries = ["localhost:5000"]',
+    fallback: "none",
+    what: "registries spoken to by plain HTTP, or without checking their certificate",
+  },
+  {
+    key: "catalogs",
+    example: 'catalogs = ["~/catalog/images.json"]',
+    fallback: "none",
+    what: "catalog files of your own, which add to the shipped one or replace its entries",
+  },
+  { key: "vm_defaults.vcpu", example: "vcpu = 2", fallback: "a quarter of the host's, 1 to 4", what: "virtual CPUs" },
+  {
+    key: "vm_defaults.memory",
+    example: 'memory = "2G"',
+    fallback: "an eighth of the host's, 512 MiB to 4 GiB",
+    what: "memory",
+  },
+  { key: "vm_defaults.disk_size", example: 'disk_size = "16G"', fallback: "8 GiB", what: "size of the VM's own disk" },
+  {
+    key: "vm_defaults.network",
+    example: 'network = "none"',
+    fallback: "user",
+    what: "user: outgoing connections; none: no network card",
+  },
+  {
+    key: "file_sync",
+    example: '[[file_sync]]\nhost = "~/.gitconfig"\nguest = "~/.gitconfig"\nmode = "0644"',
+    fallback: "none",
+    what: "files and folders copied into a VM at each start: guest below /root or ~/, mode 0600 where none is given",
+  },
+];
+
+/** The example of a key, with its table where it has one; of `file_sync[1].guest` that of `file_sync`. */
+export const configExample = (key: string): string | undefined => {
+  const name = key.replace(/\[.*$/, "");
+  const found = configReference.find((entry) => entry.key === name || entry.key === name.split(".")[0]);
+  return found?.example;
+};
