@@ -49,6 +49,11 @@ export const entries: readonly Entry[] = [
   { name: "daemon logs", summary: "print its log", load: () => import("./daemon/logs.ts") },
   { name: "config show", summary: "every setting and where it comes from", load: () => import("./config/show.ts") },
   { name: "config path", summary: "print the path of the config file", load: () => import("./config/path.ts") },
+  {
+    name: "ssh-config",
+    summary: "make `ssh NAME.vm` work, by one line in ~/.ssh/config",
+    load: () => import("./ssh-config/command.ts"),
+  },
   { name: "doctor", summary: "check what banger needs on this machine", load: () => import("./doctor.ts") },
   { name: "version", summary: "print the version", load: () => import("./version.ts") },
 ];

@@ -45,6 +45,10 @@ const userPath = z
   .check(
     z.refine((text) => text.startsWith("/") || text.startsWith("~/"), "must be an absolute path or start with ~/"),
   );
+/** It is written into an ssh_config, in quotes, where these cannot be expressed. */
+const keyPath = userPath.check(
+  z.refine((text) => !/["\p{Cc}]/u.test(text), "must be a path without quotes or control characters"),
+);
 const guestPath = z
   .string("must be a path")
   .check(
@@ -59,7 +63,7 @@ export const configSchema = z.strictObject({
   vmm: z.optional(oneOf(["auto", "firecracker", "qemu"])),
   firecracker_bin: z.optional(string("must be a program's name or path")),
   qemu_bin: z.optional(string("must be a program's name or path")),
-  ssh_key_path: z.optional(userPath),
+  ssh_key_path: z.optional(keyPath),
   default_image_name: z.optional(string("must be the name of an image")),
   default_kernel_name: z.optional(
     z.string("must be the name of a kernel").check(z.refine(isName, "must be the name of a kernel")),

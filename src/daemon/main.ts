@@ -18,6 +18,7 @@ import { takeLock } from "./lock.ts";
 import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
 import { openSettings } from "./settings.ts";
+import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
@@ -61,6 +62,8 @@ const serve = async (): Promise<void> => {
   const log = await openLog(daemonLogFile(), () => settings.latest.logLevel);
   const database = await openDatabase(databaseFile());
   await cleanStaging();
+  const removed = await cleanLegacySsh(settings.latest.sshKeyPath);
+  if (removed.length > 0) log.info("removed what an earlier layout left", { removed });
 
   // Getters: what is read of them at each use is what the settings say then.
   const mirrors = {

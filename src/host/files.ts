@@ -1,4 +1,5 @@
 /** File operations that must be whole or not at all. */
+import type { Stats } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
@@ -21,6 +22,33 @@ export const writeFileAtomic = async (path: string, data: string | Uint8Array, m
   } catch (error) {
     await rm(staging, { force: true });
     throw error;
+  }
+};
+
+/**
+ * Replaces a file of the user's by one rename, with the owner and mode of what stood there.
+ * @param as the file as it was read; where it has changed since, nothing is written
+ * @returns false when it has changed
+ */
+export const replaceFile = async (path: string, data: Uint8Array, as: Stats): Promise<boolean> => {
+  const staging = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    const file = await open(staging, "wx", 0o600);
+    try {
+      await file.writeFile(data);
+      // Not by the mode of `open`, which the umask narrows.
+      await file.chmod(as.mode & 0o7777);
+      if (process.getuid?.() === 0 || as.gid !== process.getgid?.()) await file.chown(as.uid, as.gid);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    const now = await stat(path);
+    if (now.ino !== as.ino || now.mtimeMs !== as.mtimeMs || now.size !== as.size) return false;
+    await rename(staging, path);
+    return true;
+  } finally {
+    await rm(staging, { force: true });
   }
 };
 

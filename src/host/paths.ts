@@ -21,6 +21,13 @@ export const roots = () => {
 
 export const configFile = () => join(roots().config, "config.toml");
 export const sshConfigFile = () => join(roots().config, "ssh_config");
+/** An earlier layout kept its ssh_config in a folder of its own, which users took for a place for keys. */
+export const legacySsh = () => {
+  const folder = join(roots().config, "ssh");
+  return { folder, config: join(folder, "ssh_config") };
+};
+/** The user's own, of which banger writes one marked line, and only when asked to. */
+export const userSshConfigFile = () => join(homedir(), ".ssh", "config");
 
 export const databaseFile = () => join(roots().state, "banger.db");
 export const daemonLogFile = () => join(roots().state, "daemon.log");

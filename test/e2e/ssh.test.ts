@@ -120,6 +120,18 @@ test("the user's own ~/.ssh is not touched", async () => {
   assert.equal(await readFile(join(host.env.HOME, ".ssh", "known_hosts"), "utf8"), "# mine\n");
 });
 
+test("after `ssh-config --install` ssh needs no word of banger: its own config leads to the VM", async () => {
+  assert.equal((await host.banger("ssh-config", "--install")).status, 0);
+  // ssh finds the config by the password database, not by HOME: said with -F, it is this one as it is.
+  const own = join(host.env.HOME, ".ssh", "config");
+  const plain = (...args: string[]) => program("ssh", "-F", own, ...args);
+  assert.deepEqual(await plain("box.vm", "hostname"), { status: 0, stdout: "box\n", stderr: "" });
+  assert.equal((await host.banger("ssh-config", "--uninstall")).status, 0);
+  assert.equal((await plain("-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "box.vm", "hostname")).status, 255);
+  assert.equal(await readFile(own, "utf8"), "");
+  await rm(own);
+});
+
 test("passwords are no way in, and another key is not either", async () => {
   await keygen(join(files, "stranger"));
   const known = join(host.env.XDG_STATE_HOME, "banger", "ssh", "known_hosts");

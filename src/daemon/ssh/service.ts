@@ -104,12 +104,12 @@ const readPublicKey = async (keyPath: string): Promise<string> => {
   return (await runTool({ argv: ["ssh-keygen", "-y", "-P", "", "-f", keyPath] })).stdout;
 };
 
-/** A value in ssh_config is quoted; a quote in a path cannot be expressed there. */
-const quoted = (text: string): string => `"${text}"`;
+/** A value in ssh_config is quoted, and a percent sign in it doubled; a quote in a path cannot be expressed there. */
+const quoted = (text: string): string => `"${text.replaceAll("%", "%%")}"`;
 
 const sshConfig = (
   keyPath: string,
-): string => `# Written by banger; changes are lost. Use it with: ssh -F ${sshConfigFile()} NAME.vm
+): string => `# Written by banger; changes are lost. \`banger ssh-config --install\` makes ssh read it.
 Host *.vm
   User root
   IdentityFile ${quoted(keyPath)}
