@@ -119,7 +119,7 @@ export const openClient = (options: ClientOptions = {}): Client => {
 
   const requestOf = (name: ApiName, params: Record<string, string>, body: unknown): HttpRequest => {
     const route: Route = routes[name];
-    return { method: route.method, path: pathOf(route, params), ...(route.method === "POST" ? { body } : {}) };
+    return { method: route.method, path: pathOf(route, params), ...(route.method === "GET" ? {} : { body }) };
   };
 
   const call: Client["call"] = async (name, params, request) => {

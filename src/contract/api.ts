@@ -12,7 +12,18 @@ import { imageInfoSchema } from "./images.ts";
 import { kernelInfoSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
-import { createVmSchema, dialSchema, execSchema, fileRequestSchema, runSchema, vmSchema } from "./vms.ts";
+import {
+  createVmSchema,
+  dialSchema,
+  execSchema,
+  fileRequestSchema,
+  portSchema,
+  runSchema,
+  setResultSchema,
+  setVmSchema,
+  statsRequestSchema,
+  vmSchema,
+} from "./vms.ts";
 
 export { API_VERSION, BUILD_HEADER, STREAM_PROTOCOL } from "./routes.ts";
 
@@ -25,6 +36,7 @@ type Endpoint = Route & {
 };
 
 const nothing = z.strictObject({});
+const stopRequest = z.strictObject({ timeout: z.optional(z.number().check(z.int(), z.positive())) });
 const named = z.object({ name: z.string() });
 
 export const daemonStatusSchema = z.object({
@@ -55,13 +67,16 @@ export const api = {
   vmShow: { ...routes.vmShow, request: nothing, result: vmSchema },
   vmCreate: { ...routes.vmCreate, request: createVmSchema, result: vmSchema },
   vmStart: { ...routes.vmStart, request: nothing, result: vmSchema },
-  vmStop: { ...routes.vmStop, request: nothing, result: vmSchema },
+  /** `timeout`: how long the guest may take to shut down before its VMM is ended, in ms. */
+  vmStop: { ...routes.vmStop, request: stopRequest, result: vmSchema },
+  /** Stop and start, so that the guest boots anew; a stopped VM is started. */
+  vmRestart: { ...routes.vmRestart, request: stopRequest, result: vmSchema },
+  vmSet: { ...routes.vmSet, request: setVmSchema, result: setResultSchema },
   vmKill: {
     ...routes.vmKill,
     request: z.strictObject({ signal: z.optional(z.string()) }),
     result: vmSchema,
   },
-  /** `ifStopped`: refused with VM_WRONG_STATE when the VM is not stopped at that moment. */
   /** `ifStopped`: refused with VM_WRONG_STATE when the VM is not stopped at that moment. */
   vmDelete: { ...routes.vmDelete, request: z.strictObject({ ifStopped: z.optional(z.boolean()) }), result: vmSchema },
   /** Run: the VM is created and started, then `exec` runs in it. An ephemeral VM is gone before CLOSE. */
@@ -69,9 +84,15 @@ export const api = {
   vmExec: { ...routes.vmExec, request: execSchema, result: nothing },
   vmDial: { ...routes.vmDial, request: dialSchema, result: nothing },
   vmFile: { ...routes.vmFile, request: fileRequestSchema, result: z.any() },
+  vmPorts: { ...routes.vmPorts, request: nothing, result: z.array(portSchema) },
+  /** Lines of JSON on channel 0, a StatsLine each. */
+  vmStats: { ...routes.vmStats, request: statsRequestSchema, result: nothing },
+  /** Lines of JSON on channel 0, a VmWatchLine each, until the client goes away. */
+  vmWatch: { ...routes.vmWatch, request: nothing, result: nothing },
+  /** `since`: only what was written from then on, in ms since 1970. */
   vmLogs: {
     ...routes.vmLogs,
-    request: z.strictObject({ follow: z.boolean() }),
+    request: z.strictObject({ follow: z.boolean(), since: z.optional(z.number()) }),
     result: nothing,
   },
 

@@ -48,6 +48,7 @@ export const errorTable = {
   DAEMON_UNREACHABLE: user(503),
   DAEMON_START_FAILED: user(503),
   STATE_NEWER: user(409),
+  STATE_DAMAGED: user(500),
   INTERNAL: { http: 500, exit: 1, owner: "bug" },
 } as const satisfies Record<string, ErrorKind>;
 

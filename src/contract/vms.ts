@@ -9,6 +9,15 @@ export const networkModes = ["user", "none"] as const;
 const count = z.number().check(z.int(), z.positive());
 const environment = z.record(z.string().check(z.regex(/^[^=\0]+$/)), z.string());
 
+/** A label's key: so that `KEY=VALUE` can be written in a shell without quotes. */
+export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;
+/** Longest value of a label, in characters; control characters have no place in it. */
+export const LABEL_VALUE = /^\P{Cc}{0,255}$/u;
+const labelKey = z.string().check(z.regex(LABEL_KEY));
+const labelValue = z.string().check(z.regex(LABEL_VALUE));
+/** Longest time without use after which a VM may be stopped, in ms; 0: never. */
+const autoStop = z.number().check(z.int(), z.nonnegative());
+
 /** What a VM is made of. Absent fields are filled from config, host and built-in defaults. */
 export const createVmSchema = z.strictObject({
   name: z.optional(z.string()),
@@ -20,10 +29,31 @@ export const createVmSchema = z.strictObject({
   network: z.optional(z.enum(networkModes)),
   /** Environment of every command run in the VM. */
   env: z.optional(environment),
+  labels: z.optional(z.record(labelKey, labelValue)),
+  /** Stopped after so long without use, in ms; 0: never. Absent: as the config says. */
+  autoStop: z.optional(autoStop),
   /** Deleted when the client that runs it goes away. */
   ephemeral: z.optional(z.boolean()),
 });
 export type CreateVm = z.infer<typeof createVmSchema>;
+
+/** A change of a VM. Absent fields stay as they are. */
+export const setVmSchema = z.strictObject({
+  vcpu: z.optional(count),
+  memory: z.optional(count),
+  /** Never less than it is. */
+  diskSize: z.optional(count),
+  network: z.optional(z.enum(networkModes)),
+  /** In ms; 0: never; null: as the config says. */
+  autoStop: z.optional(z.nullable(autoStop)),
+  /** A value sets a label, null takes it away. */
+  labels: z.optional(z.record(labelKey, z.nullable(labelValue))),
+});
+export type SetVm = z.infer<typeof setVmSchema>;
+
+/** When a change is there: at once, when a running VM is restarted, or when a stopped one is started. */
+export const setEffects = ["now", "restart", "start"] as const;
+export type SetEffect = (typeof setEffects)[number];
 
 export const vmSchema = z.object({
   id: z.string(),
@@ -40,6 +70,21 @@ export const vmSchema = z.object({
   vmm: z.string(),
   accel: z.string(),
   ephemeral: z.boolean(),
+  labels: z.record(z.string(), z.string()),
+  /** Of a running VM: what it gets at its next start. */
+  next: z.optional(
+    z.object({
+      vcpu: z.optional(z.number()),
+      memory: z.optional(z.number()),
+      network: z.optional(z.enum(networkModes)),
+    }),
+  ),
+  /** Its own setting: stopped after so long without use, in ms; 0: never. Absent: the config's. */
+  autoStop: z.optional(z.number()),
+  /** When it will be stopped unless somebody uses it. Absent where it will not. */
+  autoStopAt: z.optional(z.number()),
+  /** When somebody last ran a command in it, copied, or had a connection to it; its start counts too. */
+  lastUsedAt: z.optional(z.number()),
   createdAt: z.number(),
   /** Of the present or last run. */
   startedAt: z.optional(z.number()),
@@ -52,6 +97,67 @@ export const vmSchema = z.object({
   pid: z.optional(z.number()),
 });
 export type Vm = z.infer<typeof vmSchema>;
+
+export const setResultSchema = z.object({ vm: vmSchema, effects: z.record(z.string(), z.enum(setEffects)) });
+export type SetResult = z.infer<typeof setResultSchema>;
+
+/** One line of a watch: first all VMs, then each VM as it changes and each that is gone. */
+export type VmWatchLine =
+  | { vms: Vm[]; vm?: undefined; gone?: undefined }
+  | { vm: Vm; vms?: undefined; gone?: undefined }
+  | { gone: { id: string; name: string }; vms?: undefined; vm?: undefined };
+
+/** A socket in the guest that waits for connections. */
+export const portSchema = z.object({
+  proto: z.enum(["tcp", "tcp6"]),
+  /** In the guest: `0.0.0.0` is any, `127.0.0.1` is the guest alone. */
+  address: z.string(),
+  port: z.number(),
+  pid: z.optional(z.number()),
+  process: z.optional(z.string()),
+});
+export type GuestPort = z.infer<typeof portSchema>;
+
+/** No names: every VM that runs. */
+export const statsRequestSchema = z.strictObject({ vms: z.array(z.string()), follow: z.boolean() });
+
+/** What a VM uses. Sizes are bytes. */
+export type VmStats = {
+  id: string;
+  name: string;
+  state: VmState;
+  /** Percent of one host CPU since the sample before; more than 100 with several. Absent where nothing runs. */
+  cpu?: number | undefined;
+  /** CPU time of the VMM in this run, in ms. */
+  cpuTime?: number | undefined;
+  memory: {
+    /** What the guest was given. */
+    size: number;
+    /** Resident in the VMM, pages that it shares with others counted whole; and counted by their share. */
+    rss?: number | undefined;
+    pss?: number | undefined;
+  };
+  /** The VM's own disk on the host. */
+  disk: { size: number; used: number };
+  /** What the guest says of itself; absent when it does not answer. */
+  guest?: GuestStats | undefined;
+};
+
+export type GuestStats = {
+  memory: { total: number; available: number };
+  disk: { total: number; free: number };
+  /** Average of a minute. */
+  load: number;
+  processes: number;
+  /** Bytes through its network card since its start; absent without one. */
+  network?: { received: number; sent: number } | undefined;
+};
+
+export type StatsLine = {
+  /** ms since 1970. */
+  time: number;
+  vms: VmStats[];
+};
 
 export const ptySchema = z.strictObject({
   cols: count.check(z.maximum(65535)),

@@ -125,6 +125,7 @@ const serve = async (): Promise<void> => {
       operations,
       identity: { version: version(), build: buildId(), startedAt: Date.now() },
       shutdown: () => void shutdown("asked to"),
+      statsInterval: () => settings.latest.statsPollInterval,
     }),
     operations,
     build: buildId(),

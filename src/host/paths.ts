@@ -42,6 +42,8 @@ export const vmFiles = (id: string) => {
     folder,
     disk: join(folder, "disk.ext4"),
     console: join(folder, "console.log"),
+    /** When its lines were written; `.1` beside the older log's. */
+    consoleTimes: join(folder, "console.times"),
     vmmLog: join(folder, "vmm.log"),
     networkLog: join(folder, "network.log"),
     hostKey: join(folder, "ssh_host_ed25519_key"),

@@ -19,6 +19,46 @@ export const processStartTime = async (pid: number): Promise<string | undefined>
   }
 };
 
+/** The boot of this host, as the kernel names it: what belongs to another boot is gone. */
+export const hostBootId = async (): Promise<string> =>
+  (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+
+/** Clock ticks of /proc/PID/stat in a second, on every Linux that Node runs on. */
+const TICKS = 100;
+
+export type ProcessUse = {
+  /** CPU time since its start, in ms. */
+  cpuTime: number;
+  /** Bytes. Shared pages counted whole. */
+  rss: number;
+  /** Bytes. Shared pages counted by its share; undefined where the kernel does not tell. */
+  pss: number | undefined;
+};
+
+/** What a process uses; undefined when there is none. */
+export const processUse = async (pid: number): Promise<ProcessUse | undefined> => {
+  const read = async (file: string): Promise<string | undefined> => {
+    try {
+      return await readFile(`/proc/${pid}/${file}`, "utf8");
+    } catch (error) {
+      if (["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(errnoOf(error) ?? "")) return undefined;
+      throw error;
+    }
+  };
+  const [stat, status, rollup] = await Promise.all(["stat", "status", "smaps_rollup"].map(read));
+  if (stat === undefined || status === undefined) return undefined;
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const kilobytes = (text: string | undefined, name: string): number | undefined => {
+    const match = new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text ?? "");
+    return match ? Number(match[1]) * 1024 : undefined;
+  };
+  return {
+    cpuTime: ((Number(fields[11]) + Number(fields[12])) * 1000) / TICKS,
+    rss: kilobytes(status, "VmRSS") ?? 0,
+    pss: kilobytes(rollup, "Pss"),
+  };
+};
+
 /** Processes with `text` in their command line. Reads all of /proc: for rare occasions. */
 export const processesNaming = async (text: string): Promise<number[]> => {
   const found: number[] = [];

@@ -48,6 +48,8 @@ export type Machine = {
   onAgentPort(listener: (open: boolean) => void): void;
   /** The host has no room for what the guest writes: the VMM has paused the guest until `resume`. */
   onDiskFull(listener: () => void): void;
+  /** Makes a disk larger while the guest runs. @param disk its index in `MachineSpec.disks`. @param bytes its new size */
+  growDisk(disk: number, bytes: number): Promise<void>;
   /** Lets a paused guest go on; one that runs is left as it is. */
   resume(): Promise<void>;
   /** Resolves when the VMM process is gone. */

@@ -68,6 +68,8 @@ export type Host = AsyncDisposable & {
   /** Parsed `--json` output; fails the test when the command fails. */
   json<T>(...args: string[]): Promise<T>;
   daemonPid(): Promise<number>;
+  /** Runs a program of the machine to its end. */
+  tool(program: string, ...args: string[]): Promise<Done>;
   /** Processes that belong to this host: those whose environment or arguments name its folder. */
   processes(): Promise<{ pid: number; command: string }[]>;
 };
@@ -106,6 +108,10 @@ export const testHost = async (config?: string): Promise<Host> => {
     json,
     daemonPid: async () => (await json<{ pid: number }>("daemon", "status")).pid,
     processes: () => processesOf(folder),
+    tool: (program, ...args) =>
+      finish(
+        spawn(program, args, { stdio: "pipe", env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` } }),
+      ),
     [Symbol.asyncDispose]: async () => {
       for (const { pid } of await processesOf(folder)) kill(pid);
       await Promise.all(

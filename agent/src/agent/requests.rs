@@ -39,9 +39,9 @@ impl Agent {
             Request::TarOut(tar) => self.start_worker(wire, false, move |desk| tar_out::run(desk, &tar)),
             Request::TarIn(tar) => self.start_worker(wire, true, move |desk| tar_in::run(desk, &tar)),
             Request::Listeners => self.start_worker(wire, false, |_| listeners::run()),
-            Request::Grow => {
+            Request::Grow(request) => {
                 let disk = self.boot.disk.as_ref().map(|disk| disk.try_clone()).transpose()?;
-                self.start_worker(wire, false, move |_| grow::run(disk))
+                self.start_worker(wire, false, move |_| grow::run(disk, &request))
             }
             Request::Sync => self.start_worker(wire, false, |_| {
                 // SAFETY: takes and returns nothing.

@@ -47,7 +47,7 @@ pub fn boot() -> Result<(Channel, Booted), Failure> {
 }
 
 /// Calls `find` until it finds something: now, and again after each event of the kernel's device model.
-fn wait_for<T>(
+pub fn wait_for<T>(
     uevents: &Uevents,
     what: &str,
     mut find: impl FnMut() -> std::io::Result<Option<T>>,

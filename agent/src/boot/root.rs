@@ -4,6 +4,7 @@ use super::mounts::{make_folder, mount, mount_at, mount_late};
 use super::{modules, uevent::Uevents, wait_for};
 use crate::console;
 use crate::failure::{Failure, on};
+use crate::ops::grow;
 use crate::sys::check;
 use std::fs::{self, File};
 use std::path::Path;
@@ -29,6 +30,11 @@ pub fn assemble(uevents: &Uevents) -> Result<File, Failure> {
     }
     mount_at(IMAGE_DEVICE, LOWER, "ext4", libc::MS_RDONLY, "")?;
     mount_at(DISK_DEVICE, DISK, "ext4", libc::MS_NOATIME, "")?;
+    let disk = File::open(DISK).map_err(on(DISK))?;
+    // It may have been set to a larger size while the VM was stopped. Less room than there could be is no reason not to boot.
+    if let Err(failure) = grow::to_device(&disk) {
+        console::say(&format!("the disk did not grow: {}", failure.message));
+    }
     let (upper, work) = (format!("{DISK}/upper"), format!("{DISK}/work"));
     // The root folder of the running system is this one.
     make_folder(&upper, 0o755).map_err(on(&upper))?;
@@ -38,7 +44,7 @@ pub fn assemble(uevents: &Uevents) -> Result<File, Failure> {
         .map_err(on("mount overlay"))?;
     bind_plain_folders();
     mount_modules()?;
-    File::open(DISK).map_err(on(DISK))
+    Ok(disk)
 }
 
 /// Also where the image does not have them yet: the program may be installed later. Failures cost a feature, not the boot.

@@ -21,8 +21,26 @@ pub fn run() -> Result<Value, Failure> {
         "cpu_ns": cpu_times(&stat),
         "memory": {"total": total("MemTotal"), "available": total("MemAvailable"), "cached": total("Cached")},
         "disk": {"total": disk_total, "free": disk_free},
+        "network": network(),
         "processes": load.split_ascii_whitespace().nth(3).and_then(|tasks| tasks.split('/').nth(1)?.parse::<u32>().ok()),
     }))
+}
+
+/// Bytes through the network cards since boot; bridges, tunnels and the like would count them again.
+fn network() -> Option<Value> {
+    let cards = fs::read_dir("/sys/class/net").ok()?.flatten().filter(|entry| entry.path().join("device").exists());
+    let mut sum: Option<(u64, u64)> = None;
+    for card in cards {
+        let count = |name| {
+            let text = fs::read_to_string(card.path().join("statistics").join(name)).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        if let (Some(received), Some(sent)) = (count("rx_bytes"), count("tx_bytes")) {
+            let (before_received, before_sent) = sum.unwrap_or_default();
+            sum = Some((before_received + received, before_sent + sent));
+        }
+    }
+    sum.map(|(received, sent)| json!({"received": received, "sent": sent}))
 }
 
 /// A line of /proc/meminfo, in bytes.
@@ -69,6 +87,7 @@ mod tests {
         assert!(found["cpus"].as_u64().expect("cpus") >= 1);
         assert!(found["memory"]["total"].as_u64() > found["memory"]["available"].as_u64());
         assert!(found["disk"]["total"].as_u64() >= found["disk"]["free"].as_u64());
+        assert!(found["network"].is_null() || found["network"]["received"].is_u64());
         assert!(found["processes"].as_u64().expect("processes") >= 1);
     }
 

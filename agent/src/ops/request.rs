@@ -19,7 +19,7 @@ pub enum Request {
     Metrics,
     Clock(Clock),
     Sync,
-    Grow,
+    Grow(Grow),
     Shutdown(Shutdown),
 }
 
@@ -137,6 +137,12 @@ pub struct Dial {
 #[derive(Deserialize)]
 pub struct Clock {
     pub clock_ns: String,
+}
+
+#[derive(Deserialize)]
+pub struct Grow {
+    /// Bytes; the device is waited for until it has so many.
+    pub size: Option<u64>,
 }
 
 #[derive(Deserialize)]

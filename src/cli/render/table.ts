@@ -32,8 +32,14 @@ const units = [
 ] as const;
 
 /** How long ago, coarsely: `3m`, `2d`. @param time in ms since 1970 */
-export const age = (time: number, now = Date.now()): string => {
-  const elapsed = Math.max(0, now - time);
+export const age = (time: number, now = Date.now()): string => duration(now - time);
+
+/** How long until then, coarsely. @param time in ms since 1970 */
+export const until = (time: number, now = Date.now()): string => duration(time - now);
+
+/** `3m`, `2d`. @param milliseconds below zero count as none */
+export const duration = (milliseconds: number): string => {
+  const elapsed = Math.max(0, milliseconds);
   const [unit, size] = units.find(([, size]) => elapsed >= size) ?? ["s", 1000];
   return `${Math.floor(elapsed / size)}${unit}`;
 };

@@ -2,12 +2,14 @@
 import type { CreateVm, Exec, Vm } from "../../contract/vms.ts";
 import type { Client } from "../../client/client.ts";
 import type { Argument, Outcome, ValuesOf } from "../command.ts";
+import { autoStopFlag } from "../flags/auto-stop.ts";
 import { cwdFlag } from "../flags/cwd.ts";
 import { diskSizeFlag } from "../flags/disk-size.ts";
 import { envFlag, environmentOf } from "../flags/env.ts";
 import { imageFlag } from "../flags/image.ts";
 import { interactiveFlag } from "../flags/interactive.ts";
 import { kernelFlag } from "../flags/kernel.ts";
+import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { netFlag } from "../flags/net.ts";
@@ -32,13 +34,20 @@ export const shapeFlags = {
   memory: memoryFlag,
   "disk-size": diskSizeFlag,
   net: netFlag,
+  label: labelFlag,
+  "auto-stop": autoStopFlag,
 } as const;
 
 /** Only what was given: absent fields are the daemon's to fill in. */
 export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => {
   const { name, image, kernel, vcpu, memory, "disk-size": diskSize, net: network } = values;
+  const labels = values.label.length > 0 ? labelsOf(values.label) : undefined;
+  // A new VM follows the config by itself.
+  const autoStop = values["auto-stop"] ?? undefined;
   return Object.fromEntries(
-    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network }).filter(([, value]) => value !== undefined),
+    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network, labels, autoStop }).filter(
+      ([, value]) => value !== undefined,
+    ),
   );
 };
 
@@ -76,12 +85,15 @@ export const planSession = (argv: readonly string[], values: ExecValues): Sessio
   };
 };
 
+export const stopRequest = ({ timeout }: { timeout: number | undefined }): { timeout?: number } =>
+  timeout === undefined ? {} : { timeout };
+
 /** A lifecycle operation on each VM named, with one Ctrl-C for all of them. */
 export const onEachVm = async (
   client: Client,
   names: readonly string[],
-  operation: "vmStart" | "vmStop" | "vmKill" | "vmDelete",
-  request: { signal?: string } = {},
+  operation: "vmStart" | "vmStop" | "vmRestart" | "vmKill" | "vmDelete",
+  request: { signal?: string; timeout?: number } = {},
 ): Promise<Outcome> => {
   const vms: readonly Vm[] = await client.call("vmList", {}, {});
   using interrupt = interruptible();

@@ -1,8 +1,19 @@
 import { formatSize } from "../../contract/names.ts";
+import type { Vm } from "../../contract/vms.ts";
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
-import { record, timestamp } from "../render/table.ts";
+import { duration, record, timestamp, until } from "../render/table.ts";
 import { vmArgument } from "./shared.ts";
+
+/** `2`, or `2 (4 after a restart)`. */
+const withNext = <T>(value: T, next: T | undefined, format: (value: T) => string): string =>
+  next === undefined ? format(value) : `${format(value)} (${format(next)} after a restart)`;
+
+const autoStop = ({ autoStop, autoStopAt }: Vm): string | undefined => {
+  const set = autoStop === undefined ? undefined : autoStop === 0 ? "never" : `after ${duration(autoStop)} without use`;
+  if (autoStopAt === undefined) return set;
+  return `${set ?? "as the config says"}, in ${until(autoStopAt)} from now`;
+};
 
 const optional = <T>(value: T | undefined, format: (value: T) => string): string | undefined =>
   value === undefined ? undefined : format(value);
@@ -26,17 +37,20 @@ export const command = defineCommand({
       ["reason", found.reason],
       ["image", found.image],
       ["kernel", found.kernel],
-      ["vcpu", String(found.vcpu)],
-      ["memory", formatSize(found.memory)],
+      ["vcpu", withNext(found.vcpu, found.next?.vcpu, String)],
+      ["memory", withNext(found.memory, found.next?.memory, formatSize)],
       [
         "disk",
         `${formatSize(found.diskSize)}${found.diskUsed === undefined ? "" : `, ${formatSize(found.diskUsed)} used`}`,
       ],
-      ["network", found.network],
+      ["network", withNext(found.network, found.next?.network, String)],
+      ["auto-stop", autoStop(found)],
       ["vmm", `${found.vmm}/${found.accel}`],
       ["pid", optional(found.pid, String)],
+      ...Object.entries(found.labels).map(([key, value]) => ["label", `${key}=${value}`] as const),
       ["created", timestamp(found.createdAt)],
       ["started", optional(found.startedAt, timestamp)],
+      ["used", optional(found.lastUsedAt, timestamp)],
       ["stopped", optional(found.stoppedAt, timestamp)],
       ...found.notes.map((note) => ["note", note] as const),
     ]);

@@ -6,11 +6,12 @@ import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Operations } from "../operations.ts";
-import { unattended } from "../vms/actor.ts";
+import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
 import { execError, execRequest, relay } from "../vms/relay.ts";
 import { runVm } from "../vms/run.ts";
-import { type VmService, vmView } from "../vms/service.ts";
+import type { VmService } from "../vms/service.ts";
+import { writeStats } from "../vms/stats.ts";
 import type { ClientStream } from "./client-stream.ts";
 import type { Handlers } from "./server.ts";
 
@@ -22,22 +23,29 @@ export type HandlerServices = {
   identity: { version: string; build: string; startedAt: number };
   /** Ends the daemon, VMs left running. */
   shutdown(): void;
+  /** Between two lines of statistics, in ms. */
+  statsInterval(): number;
 };
 
-export const handlers = ({ vms, images, kernels, operations, identity, shutdown }: HandlerServices): Handlers => {
+type StopRequest = { timeout?: number | undefined };
+
+export const handlers = (services: HandlerServices): Handlers => {
+  const { vms, images, kernels, operations, identity, shutdown, statsInterval } = services;
   /** A change of one VM's state: `verb` for people, then the VM as it is after it. */
-  const lifecycle = <R>(verb: string, act: (vm: string, request: R, progress: Progress) => Promise<void>) => ({
+  const lifecycle = <R>(verb: string, act: (vm: VmActor, request: R, progress: Progress) => Promise<void>) => ({
     what: ({ params }: { params: { vm: string } }) => `${verb} ${params.vm}`,
     run: async ({ params, request }: { params: { vm: string }; request: R }, progress: Progress) => {
       const actor = vms.find(params.vm);
-      await act(actor.row().id, request, progress);
-      return vmView(actor.row());
+      await act(actor, request, progress);
+      return vms.view(actor);
     },
   });
 
   /** Any operation of the guest that streams. */
   const guestStream = async (reference: string, client: ClientStream, request: Record<string, unknown>) => {
-    const guest = await vms.find(reference).guest({ ...unattended, signal: client.gone });
+    const actor = vms.find(reference);
+    using _use = actor.use();
+    const guest = await actor.guest({ ...unattended, signal: client.gone });
     client.close(await relay(client, guest, request));
   };
 
@@ -68,16 +76,27 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
     vmShow: ({ params }) => vms.show(params.vm),
     vmCreate: {
       what: ({ request }) => `create ${request.name ?? "a new VM"}`,
-      run: async ({ request }, progress) => vmView((await vms.create(request, progress)).row()),
+      run: async ({ request }, progress) => vms.view(await vms.create(request, progress)),
     },
-    vmStart: lifecycle("start", (id, _request, progress) => vms.find(id).start(progress)),
-    vmStop: lifecycle("stop", (id, _request, progress) => vms.find(id).stop(progress)),
-    vmKill: lifecycle("kill", (id, { signal }: { signal?: string | undefined }) =>
-      vms.find(id).kill(signalName(signal ?? "KILL")),
+    vmStart: lifecycle("start", (actor, _request, progress) => actor.start(progress)),
+    vmStop: lifecycle("stop", (actor, { timeout }: StopRequest, progress) => actor.stop(progress, { limit: timeout })),
+    vmRestart: lifecycle("restart", (actor, { timeout }: StopRequest, progress) =>
+      actor.restart(progress, { limit: timeout }),
+    ),
+    vmSet: {
+      what: ({ params }) => `set ${params.vm}`,
+      run: async ({ params, request }, progress) => {
+        const actor = vms.find(params.vm);
+        const effects = await vms.set(actor, request, progress);
+        return { vm: vms.view(actor), effects };
+      },
+    },
+    vmKill: lifecycle("kill", (actor, { signal }: { signal?: string | undefined }) =>
+      actor.kill(signalName(signal ?? "KILL")),
     ),
     // A delete that has begun is finished: half a VM helps nobody.
-    vmDelete: lifecycle("delete", (id, { ifStopped }: { ifStopped?: boolean | undefined }) =>
-      vms.find(id).remove(unattended, ifStopped),
+    vmDelete: lifecycle("delete", (actor, { ifStopped }: { ifStopped?: boolean | undefined }) =>
+      actor.remove(unattended, ifStopped),
     ),
 
     vmRun: async ({ request }, client) => client.close(await runVm(client, request, vms, operations)),
@@ -102,9 +121,26 @@ export const handlers = ({ vms, images, kernels, operations, identity, shutdown 
         throw fileError(error, request);
       }
     },
+    vmPorts: ({ params }) => vms.ports(vms.find(params.vm)),
+    vmStats: async ({ request }, client) => {
+      // Asked for by name, a VM that is not there is an error; each line then tells of those that still are.
+      const named = request.vms.map((name) => vms.find(name));
+      const chosen = () => {
+        const present = vms.actors();
+        return named.length > 0
+          ? present.filter((actor) => named.includes(actor))
+          : present.filter(({ row }) => row().state !== "stopped");
+      };
+      await writeStats(chosen, request.follow, statsInterval(), client.output, client.gone);
+      client.close({ ok: {} });
+    },
+    vmWatch: async (_call, client) => {
+      await vms.feed.watch(client.output, client.gone);
+      client.close({ ok: {} });
+    },
     vmLogs: async ({ params, request }, client) => {
       const { id } = vms.find(params.vm).row();
-      await followConsole(id, request.follow, client.output, client.gone);
+      await followConsole(id, request, client.output, client.gone);
       client.close({ ok: {} });
     },
 

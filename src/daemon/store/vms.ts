@@ -15,6 +15,12 @@ export type VmRow = {
   network: Vm["network"];
   env: Record<string, string>;
   ephemeral: boolean;
+  labels: Record<string, string>;
+  /** Of a running VM: what it gets at its next start. */
+  next: { vcpu?: number; memory?: number; network?: Vm["network"] };
+  /** Its own setting in ms; 0: never; undefined: the config's. */
+  autoStop: number | undefined;
+  lastUsedAt: number | undefined;
   mac: string;
   state: VmState;
   vmm: string;
@@ -27,6 +33,8 @@ export type VmRow = {
   pid: number | undefined;
   /** Start time of that process (host/proc.ts). */
   pidStart: string | undefined;
+  /** Boot of the host in which that process was started (host/proc.ts). */
+  hostBoot: string | undefined;
   /** Of the last connection to the guest agent. */
   epoch: number;
 };
@@ -56,6 +64,10 @@ const columns: Record<keyof VmRow, Column> = {
   network: plain("network"),
   env: json("env"),
   ephemeral: flag("ephemeral"),
+  labels: json("labels"),
+  next: json("next"),
+  autoStop: plain("auto_stop"),
+  lastUsedAt: plain("last_used_at"),
   mac: plain("mac"),
   state: plain("state"),
   vmm: plain("vmm"),
@@ -67,6 +79,7 @@ const columns: Record<keyof VmRow, Column> = {
   notes: json("notes"),
   pid: plain("pid"),
   pidStart: plain("pid_start"),
+  hostBoot: plain("host_boot"),
   epoch: plain("epoch"),
 };
 const fields = Object.entries(columns) as [keyof VmRow, Column][];

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { test } from "node:test";
 import { nextFrame, type ScriptedGuest, scriptedGuest } from "../../../test/support/scripted-guest.ts";
+import { vmRow as row } from "../../../test/support/vm-row.ts";
 import { encodeFrame, encodeJson, frameType } from "../../contract/frames.ts";
 import { vmFiles } from "../../host/paths.ts";
 import type { Machine, MachineEnd } from "../../vmm/driver.ts";
@@ -24,32 +25,6 @@ const log = {
   close: async () => undefined,
 };
 
-const row = (change: Partial<VmRow> = {}): VmRow => ({
-  id: "0123456789abcdef0123456789abcdef",
-  name: "box",
-  image: "i",
-  kernel: "k",
-  vcpu: 1,
-  memory: 1,
-  diskSize: 1,
-  network: "none",
-  env: {},
-  ephemeral: false,
-  mac: "02:00:00:00:00:01",
-  state: "running",
-  vmm: "qemu",
-  accel: "tcg",
-  createdAt: 0,
-  startedAt: 1,
-  stoppedAt: undefined,
-  reason: undefined,
-  notes: [],
-  pid: 1,
-  pidStart: "1",
-  epoch: 1,
-  ...change,
-});
-
 /** A machine whose guest never says a word. */
 const silentMachine = () => {
   const ended = Promise.withResolvers<MachineEnd>();
@@ -60,6 +35,7 @@ const silentMachine = () => {
     openAgentChannel: async () => new PassThrough({ readableHighWaterMark: 1024 * 1024 }),
     onAgentPort: () => undefined,
     onDiskFull: (listener) => void full.add(listener),
+    growDisk: async () => undefined,
     resume: () => new Promise<void>(() => undefined),
     ended: ended.promise,
     kill: async () => ended.resolve({ reason: "killed", clean: true }),
@@ -105,7 +81,13 @@ const inState = async (use: () => Promise<void>): Promise<void> => {
 };
 
 const actorOf = (machine: Machine | undefined, recorded = row(), update?: VmStore["update"]): VmActor =>
-  vmActor({ row: recorded, store: storeOf([], update), services: servicesOf(machine), onRemoved: () => undefined });
+  vmActor({
+    row: recorded,
+    store: storeOf([], update),
+    services: servicesOf(machine),
+    onChanged: () => undefined,
+    onRemoved: () => undefined,
+  });
 
 test("a guest that does not answer a new daemon holds up neither the daemon nor a delete", { timeout: 10_000 }, () =>
   inState(async () => {
@@ -184,7 +166,7 @@ test("a daemon that ends waits until a cancelled run has removed its VM", { time
       removed = true;
     },
   };
-  const vms = { create: async () => actor } as unknown as VmService;
+  const vms = { create: async () => actor, view: () => ({}) } as unknown as VmService;
   const client = { event: () => undefined, gone: new AbortController().signal } as never;
   const run = assert.rejects(runVm(client, { vm: {}, exec: { argv: ["true"] } }, vms, registry), { code: "CANCELLED" });
   await started.promise;

@@ -2,13 +2,16 @@
 import { rm } from "node:fs/promises";
 import { BangerError, toBangerError } from "../../contract/errors.ts";
 import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline } from "../../contract/progress.ts";
+import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
 import { vmFiles, vmSockets } from "../../host/paths.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { type BootServices, greetGuest, startMachine } from "./boot.ts";
+import { planChange } from "./change.ts";
 import { keepConsole } from "./console-log.ts";
+import { growDisk } from "./disk.ts";
 import { mutex } from "./mutex.ts";
 import { nextState, type VmEvent } from "./state.ts";
 
@@ -17,12 +20,25 @@ const STOP_LIMIT = 90_000;
 /** How long a guest that runs may take to answer a new daemon, in ms. */
 const ADOPT_LIMIT = 15_000;
 const MAX_EPOCH = 65535;
+/** Between two records of a VM's use, in ms. */
+const TOUCH_INTERVAL = 10_000;
 
 export type VmActor = {
   row(): VmRow;
   start(progress: Progress): Promise<void>;
   /** Syncs the guest's disks, lets its init shut down, then ends the VMM; a stopped VM is left as it is. */
-  stop(progress: Progress): Promise<void>;
+  stop(progress: Progress, options?: StopOptions): Promise<void>;
+  /** Stop and start: the guest boots anew. */
+  restart(progress: Progress, options?: StopOptions): Promise<void>;
+  /**
+   * Changes what the VM is made of. The disk of a running VM grows at once, guest included.
+   * @returns when each change takes effect
+   */
+  set(request: SetVm, progress: Progress): Promise<Record<string, SetEffect>>;
+  /** Somebody works in the VM until this is disposed. */
+  use(): Disposable;
+  /** Nobody has worked in it since then, in ms since 1970; undefined while somebody does or nothing runs. */
+  idleSince(): number | undefined;
   /** Signals the VMM; SIGKILL ends the VM and waits for its end. */
   kill(signal: NodeJS.Signals): Promise<void>;
   /** Ends the VM and removes everything of it. */
@@ -38,15 +54,26 @@ export type VmActor = {
   detach(): void;
 };
 
+export type StopOptions = {
+  /** How long the guest may take to shut down before its VMM is ended, in ms. */
+  limit?: number | undefined;
+  /** What the record then says, where nobody asked for it. */
+  reason?: string | undefined;
+  /** Asked at the last moment; a VM that somebody has begun to use meanwhile goes on. */
+  onlyIf?: (() => boolean) | undefined;
+};
+
 type Parts = {
   row: VmRow;
   store: VmStore;
   services: BootServices;
+  /** Called after each change of the record. */
+  onChanged(): void;
   /** Called once, when the VM is gone. */
   onRemoved(): void;
 };
 
-export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): VmActor => {
+export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }: Parts): VmActor => {
   const { log } = services;
   let row = recorded;
   let machine: Machine | undefined;
@@ -57,11 +84,15 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   let askedEnd: { reason: string | undefined } | undefined;
   /** The agent has closed its end inside the guest. */
   let agentEnded = false;
+  /** How many work in it now. */
+  let users = 0;
+  let lastUsed = recorded.lastUsedAt;
   const lifecycle = mutex();
 
   const update = (change: Partial<VmRow>) => {
     store.update(row.id, change);
     row = { ...row, ...change };
+    onChanged();
   };
 
   /** As `update`, for what has happened whether or not it can be written down (a full disk): the daemon goes on with what it knows. */
@@ -71,6 +102,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     } catch (error) {
       log.error("vm record not written", { vm: row.name, error });
       row = { ...row, ...change };
+      onChanged();
     }
   };
 
@@ -130,7 +162,9 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   const boot = async (progress: Progress) => {
     const host = await services.driver.host();
     const notes = services.startNotes(host, row.network);
-    apply("start", { reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
+    // What was set while it ran is there from this start on.
+    const { next } = row;
+    apply("start", { ...next, next: {}, reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
     try {
       const started = await startMachine(
         row,
@@ -139,7 +173,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
         progress,
       );
       watch(started);
-      update({ startedAt: Date.now() });
+      update({ startedAt: Date.now(), lastUsedAt: Date.now() });
       const guest = await greet(started, progress);
       apply("ready", { notes: [...notes, ...guest.notes] });
     } catch (error) {
@@ -172,11 +206,11 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
   const interruptStart = (why: string) =>
     starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
 
-  const shutDown = async (running: Machine, progress: Progress) => {
-    askedEnd = { reason: undefined };
+  const shutDown = async (running: Machine, progress: Progress, { limit = STOP_LIMIT, reason }: StopOptions = {}) => {
+    askedEnd = { reason };
     using limited = withDeadline(
       progress,
-      STOP_LIMIT,
+      limit,
       () => new BangerError("VM_BOOT_TIMEOUT", "the guest did not shut down in time"),
     );
     try {
@@ -198,16 +232,61 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     }
   };
 
-  const stop = async (progress: Progress) => {
+  const stop = async (progress: Progress, options: StopOptions = {}) => {
     // One that runs and is only being taken up is waited for: its disks are to be synced.
-    if (row.state !== "running") interruptStart("it was stopped");
-    await lifecycle.run(async () => {
+    if (row.state !== "running" && !options.onlyIf) interruptStart("it was stopped");
+    const stopped = lifecycle.run(async () => {
       const running = machine;
-      if (row.state === "stopped" || !running) return;
-      // A stop that was cancelled goes on here.
+      if (row.state === "stopped" || !running || options.onlyIf?.() === false) return;
       if (row.state !== "stopping") apply("stop");
-      await shutDown(running, progress);
+      // A guest that has begun to shut down cannot be called back: whoever gives up waiting leaves a VM that will have stopped.
+      await shutDown(running, { ...progress, signal: unattended.signal }, options);
     }, progress.signal);
+    stopped.catch(() => undefined);
+    await abortable(stopped, progress.signal);
+  };
+
+  const restart = async (progress: Progress, options?: StopOptions) => {
+    await stop(progress, options);
+    await start(progress);
+  };
+
+  const set: VmActor["set"] = (request, progress) =>
+    lifecycle.run(async () => {
+      const { record, effects } = planChange(row, request);
+      const { diskSize } = row;
+      // Written first: a disk that was not grown yet is grown at the next start.
+      update(record);
+      if (request.diskSize === undefined || row.state !== "running" || !machine) return effects;
+      try {
+        const told = await growDisk(machine, connection, request.diskSize, progress);
+        return told ? effects : { ...effects, diskSize: "restart" as const };
+      } catch (error) {
+        note({ diskSize });
+        throw error;
+      }
+    }, progress.signal);
+
+  const use = (): Disposable => {
+    users++;
+    touched();
+    return {
+      [Symbol.dispose]: () => {
+        users--;
+        touched();
+      },
+    };
+  };
+
+  /** Written down now and then only: a VM that is used all the time need not say so each time. */
+  const touched = () => {
+    lastUsed = Date.now();
+    if (row.state === "running" && lastUsed - (row.lastUsedAt ?? 0) >= TOUCH_INTERVAL) note({ lastUsedAt: lastUsed });
+  };
+
+  const idleSince = () => {
+    if (row.state !== "running" || users > 0) return undefined;
+    return Math.max(lastUsed ?? 0, row.startedAt ?? row.createdAt);
   };
 
   const kill = async (signal: NodeJS.Signals) => {
@@ -275,7 +354,7 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
 
   /** Goes on with a machine that was found: what was under way is finished, else its agent is greeted. */
   const takeUp = async (found: Machine, progress: Progress) => {
-    keepConsole(found.console, vmFiles(row.id).console, log);
+    keepConsole(found.console, vmFiles(row.id), log);
     // Whoever ran it went away with the earlier daemon.
     if (row.ephemeral) return endMachine(found, undefined);
     if (row.state === "stopping") return shutDown(found, progress);
@@ -315,7 +394,8 @@ export const vmActor = ({ row: recorded, store, services, onRemoved }: Parts): V
     return known.promise;
   };
 
-  return { row: () => row, start, stop, kill, remove, guest, adopt, detach: () => machine?.detach() };
+  const detach = () => machine?.detach();
+  return { row: () => row, start, stop, restart, set, use, idleSince, kill, remove, guest, adopt, detach };
 };
 
 const agentLost = (name: string, why = "", cause?: unknown) =>

@@ -70,7 +70,7 @@ export const startMachine = async (
     onIdentity,
     progress,
   );
-  keepConsole(machine.console, files.console, log);
+  keepConsole(machine.console, files, log);
   return machine;
 };
 

@@ -1,30 +1,45 @@
-/** A VM's console on disk, bounded: two files of at most 4 MiB, the older one with `.1` behind its name. */
-import { type FileHandle, open, readFile, rename, watch } from "node:fs/promises";
+/** A VM's console on disk, bounded: two files of at most 4 MiB, the older one with `.1` behind its name, each with its times beside it. */
+import { type FileHandle, open, readFile, rename, stat, watch } from "node:fs/promises";
 import { basename } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import { errnoOf } from "../../contract/errors.ts";
 import { vmFiles } from "../../host/paths.ts";
 import type { Log } from "../log.ts";
+import { type ConsoleTimes, consoleTimes, MAX_TIMES, offsetSince } from "./console-times.ts";
 
 const MAX_BYTES = 4 * 1024 * 1024;
 
-/** Copies `console` to the file at `path` until it ends. A full disk ends the log, not the VM. */
-export const keepConsole = (console: Readable, path: string, log: Log): void => {
-  let file: FileHandle | undefined;
-  let size = 0;
+type Paths = { console: string; consoleTimes: string };
+type OpenLog = { file: FileHandle; timesFile: FileHandle; times: ConsoleTimes; size: number };
+
+const openLog = async ({ console: path, consoleTimes: timesPath }: Paths): Promise<OpenLog> => {
+  const file = await open(path, "a", 0o600);
+  const timesFile = await open(timesPath, "a", 0o600);
+  const times = consoleTimes(timesFile, (await timesFile.stat()).size);
+  return { file, timesFile, times, size: (await file.stat()).size };
+};
+
+const closeLog = async (opened: OpenLog): Promise<void> => {
+  await opened.file.close();
+  await opened.timesFile.close();
+};
+
+/** Copies `console` to the files at `paths` until it ends. A full disk ends the log, not the VM. */
+export const keepConsole = (console: Readable, paths: Paths, log: Log): void => {
+  const path = paths.console;
+  let opened: OpenLog | undefined;
   let broken = false;
   const append = async (chunk: Buffer) => {
-    if (!file) {
-      file = await open(path, "a", 0o600);
-      ({ size } = await file.stat());
-    }
-    await file.appendFile(chunk);
-    size += chunk.length;
-    if (size < MAX_BYTES) return;
-    await file.close();
-    file = undefined;
-    size = 0;
+    opened ??= await openLog(paths);
+    await opened.times.mark(opened.size);
+    await opened.file.appendFile(chunk);
+    opened.size += chunk.length;
+    if (opened.size < MAX_BYTES && opened.times.size() < MAX_TIMES) return;
+    const full = opened;
+    opened = undefined;
+    await closeLog(full);
+    await rename(paths.consoleTimes, `${paths.consoleTimes}.1`);
     await rename(path, `${path}.1`);
   };
   const copy = async () => {
@@ -42,7 +57,8 @@ export const keepConsole = (console: Readable, path: string, log: Log): void => 
     } catch (error) {
       log.debug("console ended", { path, error });
     } finally {
-      await file?.close().catch((error: unknown) => log.debug("console log not closed", { path, error }));
+      if (opened)
+        await closeLog(opened).catch((error: unknown) => log.debug("console log not closed", { path, error }));
     }
   };
   void copy();
@@ -76,18 +92,23 @@ export const consoleTail = async (path: string, lines: number): Promise<string[]
 
 /**
  * Writes a VM's console log to `output`, the older part first.
- * @param follow goes on with what is added until `gone` is aborted
+ * @param options `follow` goes on with what is added until `gone` is aborted; `since`: only what was written from then on, in ms since 1970
  */
 export const followConsole = async (
   id: string,
-  follow: boolean,
+  { follow, since }: { follow: boolean; since?: number | undefined },
   output: Writable,
   gone: AbortSignal,
 ): Promise<void> => {
-  const { console: path, folder } = vmFiles(id);
-  const older = await readIfThere(`${path}.1`, 0);
+  const { console: path, consoleTimes: times, folder } = vmFiles(id);
+  const begin = async (suffix: string) =>
+    since === undefined ? 0 : await offsetSince(`${path}${suffix}`, `${times}${suffix}`, since);
+  const from = await begin(".1");
+  const older = from === Number.POSITIVE_INFINITY ? Buffer.alloc(0) : await readIfThere(`${path}.1`, from);
   if (older.length) await put(output, older);
-  let at = 0;
+  // What is all older is passed over; what comes then is new.
+  const start = await begin("");
+  let at = start === Number.POSITIVE_INFINITY ? await sizeOf(path) : start;
   const copyNew = async () => {
     const added = await readIfThere(path, at);
     at += added.length;
@@ -105,6 +126,15 @@ export const followConsole = async (
     }
   } catch (error) {
     if (!gone.aborted) throw error;
+  }
+};
+
+const sizeOf = async (path: string): Promise<number> => {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return 0;
+    throw error;
   }
 };
 

@@ -7,7 +7,7 @@ import type { ClientStream } from "../api/client-stream.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "./actor.ts";
 import { execError, execRequest, relay } from "./relay.ts";
-import { type VmService, vmView } from "./service.ts";
+import type { VmService } from "./service.ts";
 
 /**
  * @returns how the command ended; an ephemeral VM is gone by then, and so is one whose start failed or was cancelled
@@ -28,7 +28,7 @@ export const runVm = async (
       async (progress) => {
         const created = await vms.create(vm, progress);
         try {
-          client.event({ vm: vmView(created.row()) });
+          client.event({ vm: vms.view(created) });
           await created.start(progress);
           actor = created;
           return await created.guest(progress);
@@ -41,7 +41,9 @@ export const runVm = async (
       },
       client.gone,
     );
-    if (actor) client.event({ vm: vmView(actor.row()) });
+    if (!actor) throw new BangerError("INTERNAL", "a run without its VM");
+    using _use = actor.use();
+    client.event({ vm: vms.view(actor) });
     return await relay(client, guest, execRequest(exec)).catch((error: unknown) => {
       throw execError(error, exec);
     });

@@ -3,14 +3,17 @@ import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
 import { checkName } from "../../contract/names.ts";
-import type { Progress } from "../../contract/progress.ts";
-import type { CreateVm, Vm } from "../../contract/vms.ts";
+import { type Progress, withDeadline } from "../../contract/progress.ts";
+import type { CreateVm, GuestPort, SetEffect, SetVm, Vm } from "../../contract/vms.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { vmFiles, vmsFolder } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import type { BootServices } from "./boot.ts";
+import { guestPorts } from "./ports.ts";
+import { applyLabels } from "./change.ts";
 import { newName } from "./names.ts";
+import { type VmFeed, vmFeed } from "./watch.ts";
 
 /** What a VM gets where its creator says nothing. Sizes in bytes. */
 export type VmDefaults = {
@@ -24,11 +27,23 @@ export type VmDefaults = {
 
 export type VmService = {
   list(): Vm[];
+  /** A VM as clients see it. */
+  view(actor: VmActor): Vm;
+  /** Tells of VMs as they change. */
+  feed: VmFeed;
+  actors(): readonly VmActor[];
   show(reference: string): Promise<Vm>;
   /** Checks and records a VM; image and kernel are pulled where they are missing. */
   create(request: CreateVm, progress: Progress): Promise<VmActor>;
   /** By name, id or an unambiguous prefix. Throws VM_NOT_FOUND or VM_AMBIGUOUS. */
   find(reference: string): VmActor;
+  /**
+   * Changes what a VM is made of.
+   * @returns when each change takes effect, by field
+   */
+  set(actor: VmActor, request: SetVm, progress: Progress): Promise<Record<string, SetEffect>>;
+  /** What listens in the guest. */
+  ports(actor: VmActor): Promise<GuestPort[]>;
   /** Names of the VMs that use an image or a kernel. */
   usersOf(what: "image" | "kernel", name: string): string[];
   /** Takes up what an earlier daemon left. */
@@ -37,15 +52,23 @@ export type VmService = {
 };
 
 export const vmView = (row: VmRow): Vm => {
-  const { env, mac, pidStart, epoch, ...shown } = row;
-  return { ...shown, notes: [...row.notes] };
+  const { env, mac, pidStart, hostBoot, epoch, next, ...shown } = row;
+  return { ...shown, ...(Object.keys(next).length > 0 ? { next } : {}), notes: [...row.notes] };
 };
 
 const MIN_MEMORY = 64 * 2 ** 20;
 const MIN_DISK = 64 * 2 ** 20;
+/** How long a guest may take to answer a question, in ms. */
+const GUEST_LIMIT = 15_000;
 
 export const vmService = (store: VmStore, services: BootServices, defaults: () => Promise<VmDefaults>): VmService => {
   const actors = new Map<string, VmActor>();
+  const view = (actor: VmActor): Vm => vmView(actor.row());
+  const list = () => [...actors.values()].map(view);
+  const feed = vmFeed(list, (id) => {
+    const actor = actors.get(id);
+    return actor && view(actor);
+  });
   const named = (name: string) => [...actors.values()].find((actor) => actor.row().name === name);
 
   const add = (row: VmRow): VmActor => {
@@ -53,8 +76,10 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       row,
       store,
       services,
+      onChanged: () => feed.changed(row.id),
       onRemoved: () => {
         actors.delete(row.id);
+        feed.changed(row.id);
         services.ssh.unpin(row.name).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
       },
     });
@@ -107,6 +132,10 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       network: wanted.network,
       env: request.env ?? {},
       ephemeral: request.ephemeral ?? false,
+      labels: applyLabels({}, request.labels ?? {}),
+      next: {},
+      autoStop: request.autoStop,
+      lastUsedAt: undefined,
       // Locally administered, unicast.
       mac: `02:${randomBytes(5).toString("hex").match(/../g)?.join(":")}`,
       state: "stopped",
@@ -119,20 +148,38 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       notes: [],
       pid: undefined,
       pidStart: undefined,
+      hostBoot: undefined,
       epoch: 0,
     };
     store.insert(row);
-    return add(row);
+    const actor = add(row);
+    feed.changed(row.id);
+    return actor;
   };
 
   return {
-    list: () => [...actors.values()].map(({ row }) => vmView(row())),
+    list,
+    view,
+    feed,
+    actors: () => [...actors.values()],
     show: async (reference) => {
-      const row = find(reference).row();
-      const { disk } = vmFiles(row.id);
-      return { ...vmView(row), diskUsed: (await exists(disk)) ? await bytesOnDisk(disk) : 0 };
+      const actor = find(reference);
+      const { disk } = vmFiles(actor.row().id);
+      return { ...view(actor), diskUsed: (await exists(disk)) ? await bytesOnDisk(disk) : 0 };
     },
     create,
+    set: async (actor, request, progress) => {
+      checkShape(request);
+      return await actor.set(request, progress);
+    },
+    ports: async (actor) => {
+      using limited = withDeadline(
+        unattended,
+        GUEST_LIMIT,
+        () => new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`),
+      );
+      return await guestPorts(await actor.guest(limited), limited);
+    },
     find,
     usersOf: (what, name) =>
       [...actors.values()]
@@ -169,6 +216,8 @@ const nameTaken = (name: string) =>
     hint: `choose another name, or use it: banger vm exec ${name} -- COMMAND`,
   });
 
+type Sizes = { vcpu?: number | undefined; memory?: number | undefined; diskSize?: number | undefined };
+
 const shapeOf = (request: CreateVm, defaults: VmDefaults): VmDefaults => ({
   image: request.image ?? defaults.image,
   kernel: request.kernel ?? defaults.kernel,
@@ -178,7 +227,7 @@ const shapeOf = (request: CreateVm, defaults: VmDefaults): VmDefaults => ({
   network: request.network ?? defaults.network,
 });
 
-const checkShape = ({ vcpu, memory, diskSize }: VmDefaults): void => {
+const checkShape = ({ vcpu = 1, memory = MIN_MEMORY, diskSize = MIN_DISK }: Sizes): void => {
   const refuse = (message: string, hint: string) => {
     throw new BangerError("USAGE", message, { hint });
   };

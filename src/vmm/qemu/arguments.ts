@@ -23,6 +23,9 @@ export const kernelArguments = ({ accel, tscKhz }: AccelProbe): string[] => [
 /** A comma in a value is doubled, as QEMU's option syntax wants it. */
 const value = (text: string): string => text.replaceAll(",", ",,");
 
+/** QEMU's name of a disk, by its place in `MachineSpec.disks`. */
+export const driveName = (index: number): string => `disk${index}`;
+
 const inheritedSocket = (id: string, fd: number): string[] => [
   "-chardev",
   `socket,id=${id},fd=${fd},server=on,wait=off`,
@@ -63,9 +66,9 @@ export const qemuArguments = (
   append.join(" "),
   ...spec.disks.flatMap(({ path, readonly }, index) => [
     "-drive",
-    `id=disk${index},file=${value(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
+    `id=${driveName(index)},file=${value(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
     "-device",
-    `virtio-blk-device,drive=disk${index}`,
+    `virtio-blk-device,drive=${driveName(index)}`,
   ]),
   "-device",
   "virtio-rng-device",

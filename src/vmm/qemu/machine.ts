@@ -7,6 +7,7 @@ import { processStartTime } from "../../host/proc.ts";
 import { signalGroup } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
 import type { Machine, MachineEnd, MachineIdentity, MachineSpec } from "../driver.ts";
+import { driveName } from "./arguments.ts";
 import { qmpClient } from "./qmp.ts";
 
 type Parts = {
@@ -57,6 +58,7 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
     openAgentChannel: () => connectTo(sockets.agent),
     onAgentPort: (listener) => void portListeners.add(listener),
     onDiskFull: (listener) => void diskFullListeners.add(listener),
+    growDisk: async (disk, bytes) => void (await qmp.execute("block_resize", { device: driveName(disk), size: bytes })),
     resume: async () => void (await qmp.execute("cont")),
     ended: ended.promise,
     kill: async (signal = "SIGKILL") => {
@@ -101,6 +103,7 @@ export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSp
     openAgentChannel: refused,
     onAgentPort: () => undefined,
     onDiskFull: () => undefined,
+    growDisk: refused,
     resume: refused,
     ended,
     kill: async (signal = "SIGKILL") => {

@@ -1,0 +1,62 @@
+/** Tells clients of VMs as they change. What a slow client has not read yet is kept once per VM, not once per change. */
+import type { Writable } from "node:stream";
+import type { Vm, VmWatchLine } from "../../contract/vms.ts";
+
+export type VmFeed = {
+  /** A VM has changed or is gone. */
+  changed(id: string): void;
+  /**
+   * Writes a line for all VMs, then one for each that changes.
+   * @returns when the client is gone
+   */
+  watch(output: Writable, gone: AbortSignal): Promise<void>;
+};
+
+/** @param view the VM as it is now; undefined when it is gone */
+export const vmFeed = (all: () => Vm[], view: (id: string) => Vm | undefined): VmFeed => {
+  const listeners = new Set<(id: string) => void>();
+
+  const watch: VmFeed["watch"] = async (output, gone) => {
+    const names = new Map<string, string>();
+    const changed = new Set<string>();
+    let wake = (): void => undefined;
+    const listener = (id: string) => {
+      changed.add(id);
+      wake();
+    };
+    listeners.add(listener);
+    gone.addEventListener("abort", () => wake(), { once: true });
+    const put = (line: VmWatchLine) =>
+      new Promise<void>((resolve) => output.write(`${JSON.stringify(line)}\n`, () => resolve()));
+    try {
+      const vms = all();
+      for (const { id, name } of vms) names.set(id, name);
+      await put({ vms });
+      while (!gone.aborted) {
+        const [id] = changed;
+        if (id === undefined) {
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
+          continue;
+        }
+        changed.delete(id);
+        const vm = view(id);
+        const name = vm?.name ?? names.get(id);
+        if (name === undefined) continue;
+        await put(vm ? { vm } : { gone: { id, name } });
+        if (vm) names.set(id, name);
+        else names.delete(id);
+      }
+    } finally {
+      listeners.delete(listener);
+    }
+  };
+
+  return {
+    changed: (id) => {
+      for (const tell of listeners) tell(id);
+    },
+    watch,
+  };
+};

@@ -1,0 +1,33 @@
+/** A VM's record as tests need one. */
+import type { VmRow } from "../../src/daemon/store/vms.ts";
+
+export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
+  id: "0123456789abcdef0123456789abcdef",
+  name: "box",
+  image: "i",
+  kernel: "k",
+  vcpu: 1,
+  memory: 1,
+  diskSize: 1,
+  network: "none",
+  env: {},
+  ephemeral: false,
+  labels: {},
+  next: {},
+  autoStop: undefined,
+  lastUsedAt: undefined,
+  mac: "02:00:00:00:00:01",
+  state: "running",
+  vmm: "qemu",
+  accel: "tcg",
+  createdAt: 0,
+  startedAt: 1,
+  stoppedAt: undefined,
+  reason: undefined,
+  notes: [],
+  pid: 1,
+  pidStart: "1",
+  hostBoot: undefined,
+  epoch: 1,
+  ...change,
+});
