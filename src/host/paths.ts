@@ -62,6 +62,8 @@ export const vmSockets = (id: string) => {
   };
 };
 
+export const vmSocketsFolder = () => join(roots().runtime, "vms");
+
 export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
 /** Beside the state it guards: another runtime folder (another session, cron) must not give the same state a second daemon. */
 export const daemonLock = () => join(roots().state, "bangerd.lock");

@@ -240,11 +240,12 @@ export const eachLine = (stream: Readable, onLine: (line: string) => void): void
 /**
  * Runs a program in this process's place: its stdin, stdout and stderr are ours, and so is its process group, as a program that
  * talks to the terminal needs it. Ctrl-C is the program's to handle.
+ * @param stdout 2: what it prints is a message to a person, and not data of ours
  * @throws TOOL_MISSING when there is no such program
  */
-export const runInForeground = async (argv: readonly [string, ...string[]]): Promise<Exit> => {
+export const runInForeground = async (argv: readonly [string, ...string[]], stdout: 1 | 2 = 1): Promise<Exit> => {
   const [program, ...args] = argv;
-  const child = spawn(program, args, { stdio: "inherit" });
+  const child = spawn(program, args, { stdio: ["inherit", stdout, "inherit"] });
   const pass = (signal: NodeJS.Signals) => void child.kill(signal);
   // The terminal sends these to the program too.
   const leave = () => undefined;

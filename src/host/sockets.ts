@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { BangerError } from "../contract/errors.ts";
 
 /** `sun_path` holds 108 bytes with its closing zero. */
-const MAX_SOCKET_PATH = 107;
+export const MAX_SOCKET_PATH = 107;
 
 const listening = (server: Server, path: string): Promise<void> => {
   if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {

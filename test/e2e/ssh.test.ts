@@ -132,6 +132,13 @@ test("after `ssh-config --install` ssh needs no word of banger: its own config l
   await rm(own);
 });
 
+test("doctor finds nothing left over while a VM runs", async () => {
+  const findings = await host.json<{ name: string; status: string; message: string }[]>("doctor");
+  const ours = findings.filter(({ name }) => /^(stray|daemon|sockets|file modes|state database)/.test(name));
+  assert.equal(ours.length, 7);
+  for (const { name, status, message } of ours) assert.equal(status, "pass", `${name}: ${message}`);
+});
+
 test("passwords are no way in, and another key is not either", async () => {
   await keygen(join(files, "stranger"));
   const known = join(host.env.XDG_STATE_HOME, "banger", "ssh", "known_hosts");

@@ -1,13 +1,15 @@
 /** The machine itself. */
-import { readFile, statfs } from "node:fs/promises";
+import { constants, copyFile, readFile, statfs, writeFile } from "node:fs/promises";
 import { userInfo } from "node:os";
+import { join } from "node:path";
 import type { Config } from "../../contract/config.ts";
-import { errnoOf } from "../../contract/errors.ts";
+import { errnoOf, toBangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
-import { readFileIfThere } from "../../host/files.ts";
+import { exists, readFileIfThere, stagingDirectory } from "../../host/files.ts";
 import { roots } from "../../host/paths.ts";
+import { runTool } from "../../host/process.ts";
 import { parentOf } from "../copy/places.ts";
-import { type Check, fail, pass, warn } from "./check.ts";
+import { advise, asRoot, type Check, fail, pass, warn } from "./check.ts";
 
 const GiB = 2 ** 30;
 /** Oldest Node.js that has what banger uses: major, minor. */
@@ -19,7 +21,7 @@ const nodeCheck: Check = {
     const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
     const enough = major > NODE_LEAST[0] || (major === NODE_LEAST[0] && minor >= NODE_LEAST[1]);
     const found = `Node.js ${process.versions.node}`;
-    return enough ? pass(found) : fail(`${found} is older than ${NODE_LEAST.join(".")}`, "make build");
+    return enough ? pass(found) : fail(`${found} is older than ${NODE_LEAST.join(".")}`, ["make", "build"]);
   },
 };
 
@@ -31,25 +33,55 @@ const architectureCheck: Check = {
   },
 };
 
+const sysctl = async (name: string): Promise<string | undefined> =>
+  (await readFileIfThere(`/proc/sys/${name.replaceAll(".", "/")}`))?.trim();
+
+/** What keeps an ordinary user from a user namespace: the setting, the value that forbids, the value that allows. */
+const namespaceSettings = [
+  ["kernel.unprivileged_userns_clone", "0", "1"],
+  ["kernel.apparmor_restrict_unprivileged_userns", "1", "0"],
+  ["user.max_user_namespaces", "0", "15000"],
+] as const;
+
 /** An ordinary user builds images in a user namespace with a range of ids of their own. */
 const namespaceCheck: Check = {
   name: "user namespaces",
   look: async () => {
     const { uid, username } = userInfo();
     if (uid === 0) return pass("not needed: you are root");
-    if ((await readFileIfThere("/proc/sys/kernel/unprivileged_userns_clone"))?.trim() === "0") {
-      return fail("this kernel refuses them to ordinary users", "sudo sysctl -w kernel.unprivileged_userns_clone=1");
+    for (const [name, forbids, allows] of namespaceSettings) {
+      if ((await sysctl(name)) === forbids)
+        return fail(`this kernel refuses them to ordinary users (${name} is ${forbids})`, [
+          "sudo",
+          "sysctl",
+          "-w",
+          `${name}=${allows}`,
+        ]);
     }
     const ranges = await Promise.all(
       ["/etc/subuid", "/etc/subgid"].map(async (path) => (await readFileIfThere(path)) ?? ""),
     );
     const named = (text: string) =>
       text.split("\n").some((line) => line.startsWith(`${username}:`) || line.startsWith(`${uid}:`));
-    if (ranges.every(named)) return pass(`${username} has a range of subordinate ids`);
-    return fail(
-      `${username} has no range of subordinate ids`,
-      `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
-    );
+    if (!ranges.every(named))
+      return fail(`${username} has no range of subordinate ids`, [
+        "sudo",
+        "usermod",
+        "--add-subuids",
+        "100000-165535",
+        "--add-subgids",
+        "100000-165535",
+        username,
+      ]);
+    try {
+      await runTool({ argv: ["unshare", "--user", "--map-root-user", "true"], signal: AbortSignal.timeout(10_000) });
+    } catch (error) {
+      return advise(
+        fail(`one cannot be made: ${toBangerError(error).message}`),
+        "a container or a security policy forbids it: run banger outside of it, or as root",
+      );
+    }
+    return pass(`one can be made, and ${username} has a range of subordinate ids`);
   },
 };
 
@@ -70,26 +102,75 @@ const diskCheck: Check = {
     const { state } = roots();
     const free = await freeBytes(state);
     const found = `${formatSize(free)} free for ${state}`;
-    if (free < 2 * GiB) return fail(`${found}; an image needs about 2 GiB`, "banger vm prune -f");
-    return free < 8 * GiB ? warn(found, "banger vm prune -f") : pass(found);
+    if (free < 2 * GiB) return fail(`${found}; an image needs about 2 GiB`, ["banger", "vm", "prune", "-f"]);
+    return free < 8 * GiB ? warn(found, ["banger", "vm", "prune", "-f"]) : pass(found);
+  },
+};
+
+/** Found by making one, where there is a folder of ours to make it in. */
+const reflinkCheck: Check = {
+  name: "reflinks",
+  look: async () => {
+    const { state } = roots();
+    if (!(await exists(state))) return pass("looked at when the daemon has made its folder");
+    await using folder = await stagingDirectory("reflink-probe");
+    const [from, to] = [join(folder.path, "from"), join(folder.path, "to")];
+    await writeFile(from, "x");
+    try {
+      await copyFile(from, to, constants.COPYFILE_FICLONE_FORCE);
+      return pass("yes: copies of disks take neither time nor space");
+    } catch (error) {
+      if (!["ENOTSUP", "EOPNOTSUPP", "EXDEV", "EINVAL", "ENOTTY", "ENOSYS"].includes(errnoOf(error) ?? "")) throw error;
+      return pass("no, the file system has none (btrfs and xfs do): copies of disks leave their holes out");
+    }
   },
 };
 
 const memoryCheck = (config: Config | undefined): Check => ({
   name: "memory",
   look: async () => {
-    const available = Number(/^MemAvailable:\s+(\d+) kB/m.exec(await readFile("/proc/meminfo", "utf8"))?.[1]) * 1024;
-    const found = `${formatSize(available)} available`;
+    const text = await readFile("/proc/meminfo", "utf8");
+    const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1]) * 1024;
+    const [available, total] = [of("MemAvailable"), of("MemTotal")];
+    const found = `${formatSize(available)} of ${formatSize(total)} available`;
     const wanted = config?.vmDefaults.memory ?? 0;
+    if (wanted > total)
+      return advise(
+        fail(`${found}, and a VM gets ${formatSize(wanted)} where nobody says less`),
+        "lower `vm_defaults.memory` in config.toml",
+      );
     if (available >= wanted) return pass(found);
-    return warn(`${found}, and a VM gets ${formatSize(wanted)}`, "banger vm run --memory 512M");
+    return advise(
+      warn(`${found}, and a VM gets ${formatSize(wanted)}`),
+      "stop a VM, or give less: banger vm run --memory 512M",
+    );
   },
 });
+
+/** Of any banger: a clock that is older stands at some default. */
+const EARLIEST = Date.UTC(2026, 0, 1);
+
+/** A VM gets its clock from the host at its start. */
+const clockCheck: Check = {
+  name: "clock",
+  look: async () => {
+    const now = new Date();
+    const found = now.toISOString().slice(0, 19).replace("T", " ");
+    const fix = asRoot("timedatectl", "set-ntp", "true");
+    if (now.getTime() < EARLIEST)
+      return fail(`${found} UTC is long past: signatures of packages will not hold, and VMs start with it`, fix);
+    // What timesyncd and chrony leave where they have set the clock; without systemd nobody tells.
+    const synced = await Promise.all(["/run/systemd/timesync/synchronized", "/run/chrony/chronyd.pid"].map(exists));
+    return pass(`${found} UTC${synced.includes(true) ? ", kept by the network's time" : ""}; VMs start with it`);
+  },
+};
 
 export const hostChecks = (config: Config | undefined): Check[] => [
   architectureCheck,
   nodeCheck,
   namespaceCheck,
   diskCheck,
+  reflinkCheck,
   memoryCheck(config),
+  clockCheck,
 ];

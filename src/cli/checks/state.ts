@@ -1,13 +1,14 @@
-/** Config, images, kernels, keys, sockets and the daemon. */
-import { lstat, readFile, stat } from "node:fs/promises";
+/** Config, images, kernels, the database and the daemon. */
+import { readFile } from "node:fs/promises";
 import type { Config } from "../../contract/config.ts";
 import { errnoOf, toBangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
 import { buildId } from "../../contract/version.ts";
 import { openClient } from "../../client/client.ts";
 import { exists } from "../../host/files.ts";
-import { catalogFile, configFile, imageFiles, kernelFiles, roots } from "../../host/paths.ts";
-import { type Check, type CheckResult, fail, pass, warn } from "./check.ts";
+import { catalogFile, configFile, daemonSocket, databaseFile, imageFiles, kernelFiles } from "../../host/paths.ts";
+import { advise, type Check, fail, pass, warn } from "./check.ts";
+import { readRecorded } from "./recorded.ts";
 
 const defaultsCheck = ({ vmDefaults: vm, origins }: Config): Check => ({
   name: "vm defaults",
@@ -19,58 +20,89 @@ const defaultsCheck = ({ vmDefaults: vm, origins }: Config): Check => ({
   },
 });
 
-const artifactCheck = (what: "image" | "kernel", name: string): Check => ({
+/** Only names are looked for; the daemon reads a catalog by its schema. */
+const inCatalog = async (path: string, name: string): Promise<boolean> => {
+  const catalog: unknown = JSON.parse(await readFile(path, "utf8"));
+  return JSON.stringify(catalog).includes(`"name":${JSON.stringify(name)}`);
+};
+
+const artifactCheck = (what: "image" | "kernel", name: string, catalogs: readonly string[]): Check => ({
   name: `default ${what}`,
   look: async () => {
     const files = what === "image" ? imageFiles(name) : kernelFiles(name);
-    if (await exists(files.manifest)) return pass(`${name} is installed`);
-    const catalog: unknown = JSON.parse(await readFile(catalogFile(`${what}s`), "utf8"));
-    // Only names are looked for; the daemon reads it by its schema.
-    const known = JSON.stringify(catalog).includes(`"name":${JSON.stringify(name)}`);
-    if (known)
-      return pass(
-        `${name} is not here yet: the first \`banger vm run\` pulls it, as does \`banger ${what} pull ${name}\``,
-      );
-    return fail(`${name} is neither installed nor in the catalog`, `banger ${what} list --available`);
-  },
-});
-
-const keyCheck = ({ sshKeyPath, sshKeyIsOurs }: Config): Check => ({
-  name: "ssh key",
-  look: async () => {
-    try {
-      const { mode } = await stat(sshKeyPath);
-      return (mode & 0o077) === 0
-        ? pass(sshKeyPath)
-        : fail(`${sshKeyPath} can be read by others, so ssh refuses it`, `chmod 600 '${sshKeyPath}'`);
-    } catch (error) {
-      if (errnoOf(error) !== "ENOENT") throw error;
-      if (sshKeyIsOurs) return pass("made when the first VM starts");
+    const disk = "rootfs" in files ? files.rootfs : files.vmlinux;
+    if (await exists(files.manifest)) {
+      if (await exists(disk)) return pass(`${name} is installed`);
       return fail(
-        `\`ssh_key_path\` names ${sshKeyPath}, which is not there`,
-        `ssh-keygen -t ed25519 -f '${sshKeyPath}'`,
+        `${name} is there without its ${what === "image" ? "root file system" : "kernel"} (${disk})`,
+        ["banger", what, "delete", name],
+        ["banger", what, "pull", name],
       );
     }
+    const readable = await Promise.all([...catalogs, catalogFile(`${what}s`)].filter(exists));
+    const offered = await Promise.all(readable.map((path) => inCatalog(path, name).catch(() => false)));
+    const pull = ["banger", what, "pull", name] as const;
+    if (offered.includes(true))
+      return pass(`${name} is not here yet: the first \`banger vm run\` pulls it, as does \`${pull.join(" ")}\``);
+    // A reference to a registry is in no catalog.
+    if (/[/:@]/.test(name)) return pass(`${name} is not here yet: \`${pull.join(" ")}\` pulls it from its registry`);
+    return advise(
+      fail(`${name} is neither installed nor in a catalog`),
+      `see \`banger ${what} list --available\`, and correct \`default_${what}_name\` in config.toml`,
+    );
   },
 });
 
-const socketsCheck: Check = {
-  name: "sockets",
-  look: async (): Promise<CheckResult> => {
-    const { runtime } = roots();
+const catalogsCheck = ({ catalogs }: Config): Check => ({
+  name: "catalogs",
+  look: async () => {
+    for (const path of catalogs) {
+      try {
+        JSON.parse(await readFile(path, "utf8"));
+      } catch (error) {
+        const why = errnoOf(error) === "ENOENT" ? "is not there" : `cannot be read: ${toBangerError(error).message}`;
+        return advise(fail(`${path} ${why}`), "correct `catalogs` in config.toml");
+      }
+    }
+    return pass(catalogs.join(", ") || "only the one that is shipped");
+  },
+});
+
+const fileSyncCheck = ({ fileSync }: Config): Check => ({
+  name: "file_sync",
+  look: async () => {
+    const found = await Promise.all(fileSync.map(async ({ host }) => ({ host, there: await exists(host) })));
+    const missing = found.filter(({ there }) => !there).map(({ host }) => host);
+    if (missing.length === 0) return pass(fileSync.map(({ host }) => host).join(", ") || "nothing is copied into VMs");
+    return advise(
+      warn(`skipped, because it is not there: ${missing.join(", ")}`),
+      "correct [[file_sync]] in config.toml",
+    );
+  },
+});
+
+const NOT_A_DATABASE = 26;
+const CORRUPT = 11;
+
+const databaseCheck: Check = {
+  name: "state database",
+  look: async () => {
+    const path = databaseFile();
+    /** The daemon then starts with an empty list; the disks of VMs stay where they are. */
+    const putAway = (message: string) =>
+      advise(
+        fail(`${path}: ${message}`, ["banger", "daemon", "stop"], ["mv", path, `${path}.damaged`]),
+        "VMs are then no longer listed; their disks stay in the vms folder beside it. A backup of the file is better",
+      );
     try {
-      const found = await lstat(runtime);
-      if (found.isSymbolicLink() || !found.isDirectory()) return fail(`${runtime} is no folder`, `rm '${runtime}'`);
-      if (found.uid !== process.getuid?.())
-        return fail(
-          `${runtime} belongs to another user`,
-          "export XDG_RUNTIME_DIR=$HOME/.run && mkdir -m 700 -p $HOME/.run",
-        );
-      if ((found.mode & 0o077) !== 0) return fail(`${runtime} is open to others`, `chmod 700 '${runtime}'`);
-      return pass(runtime);
+      const found = await readRecorded(path);
+      if (!found) return pass("made when the daemon first starts");
+      if (found.damage.length > 0) return putAway(`damaged: ${found.damage[0]}`);
+      return pass(`whole, format ${found.format}, ${found.vms.length} VMs`);
     } catch (error) {
-      if (errnoOf(error) !== "ENOENT") throw error;
-      return pass(`${runtime}, made by the first command`);
+      const code = error instanceof Error && "errcode" in error ? error.errcode : undefined;
+      if (code === NOT_A_DATABASE || code === CORRUPT) return putAway(toBangerError(error).message);
+      throw error;
     }
   },
 };
@@ -78,13 +110,14 @@ const socketsCheck: Check = {
 const daemonCheck: Check = {
   name: "daemon",
   look: async () => {
-    using client = openClient({ autostart: false });
+    // Named, so that the client does not put the folder of sockets right before that is looked at.
+    using client = openClient({ autostart: false, socketPath: daemonSocket() });
     try {
       const status = await client.call("status", {}, {});
       const found = `running, pid ${status.pid}, ${status.running} of ${status.vms} VMs running`;
       return status.build === buildId()
         ? pass(found)
-        : warn(`${found}, of another build: the next command replaces it`, "banger daemon start");
+        : warn(`${found}, of another build: the next command replaces it`, ["banger", "daemon", "start"]);
     } catch (error) {
       if (toBangerError(error).code !== "DAEMON_UNREACHABLE") throw error;
       return pass("not running: any command that needs it starts it");
@@ -101,14 +134,15 @@ export const stateChecks = (config: Config | undefined, error: unknown): Check[]
       return pass((await exists(configFile())) ? configFile() : `${configFile()} is not there: all defaults`);
     },
   };
-  if (!config) return [configCheck, socketsCheck, daemonCheck];
+  if (!config) return [configCheck, databaseCheck, daemonCheck];
   return [
     configCheck,
     defaultsCheck(config),
-    artifactCheck("kernel", config.vmDefaults.kernel),
-    artifactCheck("image", config.vmDefaults.image),
-    keyCheck(config),
-    socketsCheck,
+    fileSyncCheck(config),
+    catalogsCheck(config),
+    artifactCheck("kernel", config.vmDefaults.kernel, config.catalogs),
+    artifactCheck("image", config.vmDefaults.image, config.catalogs),
+    databaseCheck,
     daemonCheck,
   ];
 };

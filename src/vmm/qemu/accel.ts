@@ -29,7 +29,7 @@ const probeFirmware = (): Uint8Array => {
 };
 
 /** /proc/cpuinfo tells the momentary clock of a core, which is something else wherever the frequency scales; so it is measured. */
-const measureTsc = async (): Promise<number> =>
+export const measureTsc = async (): Promise<number> =>
   Number((await runTool({ argv: [agentBinary(), "--measure-tsc"] })).stdout.trim());
 
 const tryKvm = async (qemu: string): Promise<Omit<AccelProbe, "tscKhz">> => {
