@@ -32,6 +32,8 @@ export const errorTable = {
   IMAGE_IN_USE: user(409),
   IMAGE_CORRUPT: user(422),
   IMAGE_BUILD_FAILED: user(502),
+  IMAGE_INVALID: user(422),
+  IMAGE_TOO_LARGE: user(413),
   KERNEL_NOT_FOUND: user(404),
   KERNEL_IN_USE: user(409),
   KERNEL_CORRUPT: user(422),
