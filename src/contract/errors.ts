@@ -34,6 +34,13 @@ export const errorTable = {
   IMAGE_BUILD_FAILED: user(502),
   IMAGE_INVALID: user(422),
   IMAGE_TOO_LARGE: user(413),
+  /** Its content could not be an honest image, or is more than banger takes. */
+  IMAGE_REFUSED: user(422),
+  /** It is made for other machines only. */
+  IMAGE_PLATFORM: user(422),
+  REGISTRY_UNREACHABLE: user(502),
+  REGISTRY_AUTH: user(401),
+  REGISTRY_ERROR: user(502),
   KERNEL_NOT_FOUND: user(404),
   KERNEL_IN_USE: user(409),
   KERNEL_CORRUPT: user(422),

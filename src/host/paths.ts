@@ -98,6 +98,14 @@ export const stagingFolder = () => join(roots().state, "staging");
 /** Downloaded package lists and packages, per mirror. */
 export const aptFolder = (key: string) => join(roots().cache, "apt", key);
 
+/** Layers of images as registries have them, by digest: `blobs`, whole and checked, and `partial`, downloads that were cut off. */
+export const blobsFolder = () => join(roots().cache, "oci", "blobs");
+export const partialBlobsFolder = () => join(roots().cache, "oci", "partial");
+
+/** Where Docker keeps credentials. @param folder `DOCKER_CONFIG` */
+export const dockerConfigFile = (home: string, folder: string | undefined) =>
+  join(folder || join(home, ".docker"), "config.json");
+
 /** Set in a bundle by the build; then this file stands in `build/lib`, else in `src/host`. */
 const bundled = process.env.BANGER_BUILD_ID !== undefined;
 const installRoot = bundled ? join(import.meta.dirname, "..") : join(import.meta.dirname, "..", "..");

@@ -1,0 +1,95 @@
+/** A layer's file as the chunks of its archive: gzip, zstd or neither, told by the first bytes, as Docker does. */
+import { open } from "node:fs/promises";
+import type { Transform } from "node:stream";
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { errnoOf } from "../../contract/errors.ts";
+import { abortError } from "../../contract/progress.ts";
+import { TarError } from "../tar/error.ts";
+
+/** A part of a file. */
+export type FilePart = { path: string; start: number /** In bytes. */; size: number };
+
+export type Packing = "gzip" | "zstd" | "none";
+
+const PACKED_CHUNK = 512 * 1024;
+const UNPACKED_CHUNK = 256 * 1024;
+
+/** How the first bytes say that something is packed. @throws TarError on what banger does not unpack */
+export const packingOf = (head: Uint8Array): Packing => {
+  const begins = (...bytes: number[]) => bytes.every((byte, i) => head[i] === byte);
+  if (begins(0x1f, 0x8b)) return "gzip";
+  if (begins(0x28, 0xb5, 0x2f, 0xfd)) return "zstd";
+  // A skippable frame may come first.
+  if (head[0] !== undefined && (head[0] & 0xf0) === 0x50 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18)
+    return "zstd";
+  if (begins(0x42, 0x5a, 0x68))
+    throw new TarError("refused", "it is packed with bzip2, and only gzip and zstd are known");
+  if (begins(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))
+    throw new TarError("refused", "it is packed with xz, and only gzip and zstd are known");
+  return "none";
+};
+
+export type UnpackOptions = {
+  signal: AbortSignal;
+  /** Told of each chunk read from the file, in bytes. */
+  onRead?: (bytes: number) => void;
+  /** Told of each chunk before it is given; may throw. */
+  onChunk?: (chunk: Buffer) => void;
+};
+
+/**
+ * @throws TarError when the packed bytes are damaged or end early; the signal's error
+ */
+export async function* unpacked(
+  part: FilePart,
+  { signal, onRead, onChunk }: UnpackOptions,
+): AsyncGenerator<Buffer, void, void> {
+  const file = await open(part.path, "r");
+  try {
+    const head = Buffer.alloc(Math.min(8, part.size));
+    await file.read(head, 0, head.length, part.start);
+    const packing = packingOf(head);
+    if (part.size === 0) return;
+    const input = file.createReadStream({
+      start: part.start,
+      end: part.start + part.size - 1,
+      highWaterMark: packing === "none" ? UNPACKED_CHUNK * 2 : PACKED_CHUNK,
+      autoClose: false,
+      signal,
+    });
+    if (onRead) input.on("data", (chunk) => onRead(chunk.length));
+    const unpack = unpackerOf(packing);
+    if (unpack) input.on("error", (error) => unpack.destroy(error)).pipe(unpack);
+    try {
+      for await (const chunk of unpack ?? input) {
+        onChunk?.(chunk);
+        yield chunk;
+      }
+    } finally {
+      input.destroy();
+      unpack?.destroy();
+    }
+  } catch (error) {
+    if (signal.aborted) throw abortError(signal);
+    throw damage(error);
+  } finally {
+    await file.close();
+  }
+}
+
+const unpackerOf = (packing: Packing): Transform | undefined => {
+  if (packing === "gzip") return createGunzip({ chunkSize: UNPACKED_CHUNK });
+  if (packing === "zstd") return createZstdDecompress({ chunkSize: UNPACKED_CHUNK });
+  return undefined;
+};
+
+/** What zlib and zstd say of damaged bytes, as words of ours. */
+const damage = (error: unknown): unknown => {
+  const code = errnoOf(error) ?? "";
+  if (!/^(?:Z_|ZSTD_|ERR_ZSTD)/.test(code)) return error;
+  const early = code === "Z_BUF_ERROR";
+  return new TarError(
+    "corrupt",
+    early ? "its packed bytes end early" : `its packed bytes are damaged (${(error as Error).message})`,
+  );
+};

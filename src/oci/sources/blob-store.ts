@@ -1,0 +1,81 @@
+/** Blobs that lie on this machine already: in a folder, or as members of an archive. Each is checked against its digest before it is used. */
+import { open, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { BangerError, errnoOf } from "../../contract/errors.ts";
+import { type Progress, throwIfAborted } from "../../contract/progress.ts";
+import { digestOf, hasherOf, parseDigest } from "../digest.ts";
+import type { FilePart } from "../layers/unpacked.ts";
+import type { Descriptor } from "../manifest.ts";
+import { readSmall } from "./small-file.ts";
+
+export type BlobStore = {
+  /** For messages. */
+  name: string;
+  /** A member of the layout by its name: `index.json`. Undefined where there is none. */
+  member(name: string): Promise<FilePart | undefined>;
+};
+
+export const folderStore = (folder: string): BlobStore => ({
+  name: folder,
+  member: async (name) => {
+    const path = join(folder, name);
+    try {
+      const found = await stat(path);
+      return found.isFile() ? { path, start: 0, size: found.size } : undefined;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return undefined;
+      throw error;
+    }
+  },
+});
+
+const missing = ({ name }: BlobStore, what: string): BangerError =>
+  new BangerError("IMAGE_CORRUPT", `${name} is not whole: ${what} is missing`, { hint: "make or copy it again" });
+
+export const needMember = async (store: BlobStore, name: string): Promise<FilePart> => {
+  const found = await store.member(name);
+  if (found) return found;
+  throw missing(store, name);
+};
+
+export const blobOf = async (store: BlobStore, { digest }: Descriptor): Promise<FilePart | undefined> => {
+  const parsed = parseDigest(digest);
+  return parsed && (await store.member(`blobs/${parsed.algorithm}/${parsed.hex}`));
+};
+
+const wrong = ({ name }: BlobStore, digest: string, why: string): BangerError =>
+  new BangerError("IMAGE_CORRUPT", `${name} is damaged: the blob ${digest} ${why}`, { hint: "make or copy it again" });
+
+/** A small blob, checked. */
+export const readBlob = async (store: BlobStore, blob: Descriptor, limit: number): Promise<Buffer> => {
+  const part = await blobOf(store, blob);
+  if (!part) throw missing(store, `the blob ${blob.digest}`);
+  const bytes = await readSmall(part.path, limit, part);
+  const digest = digestOf(bytes, blob.digest);
+  if (digest !== blob.digest) throw wrong(store, blob.digest, `has the digest ${digest}`);
+  return bytes;
+};
+
+/** A large blob where it lies, checked by reading it once. */
+export const checkedBlob = async (store: BlobStore, blob: Descriptor, progress: Progress): Promise<FilePart> => {
+  const part = await blobOf(store, blob);
+  if (!part) throw missing(store, `the blob ${blob.digest}`);
+  if (part.size !== blob.size) throw wrong(store, blob.digest, `has ${part.size} bytes in place of ${blob.size}`);
+  const hash = hasherOf(blob.digest);
+  const file = await open(part.path, "r");
+  try {
+    const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
+    for (let at = 0; at < part.size; ) {
+      throwIfAborted(progress.signal);
+      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, part.size - at), part.start + at);
+      if (bytesRead === 0) break;
+      hash.update(buffer.subarray(0, bytesRead));
+      at += bytesRead;
+    }
+  } finally {
+    await file.close();
+  }
+  const digest = `${blob.digest.slice(0, 6)}:${hash.digest("hex")}`;
+  if (digest !== blob.digest) throw wrong(store, blob.digest, `has the digest ${digest}`);
+  return part;
+};
