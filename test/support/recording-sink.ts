@@ -51,12 +51,14 @@ export const recordingSink = (): Recording => {
           recorded.data.set(chunk, at);
           at += chunk.length;
           written.bytes += chunk.length;
+          return undefined;
         },
         hole: (bytes) => {
           at += bytes;
           written.holes += bytes;
+          return undefined;
         },
-        end: () => assert.equal(at, size, path),
+        end: async () => assert.equal(at, size, path),
       };
     },
     symlink: (path, attributes, target) => add(path, { type: "symlink", attributes, target }),

@@ -4,6 +4,7 @@
  */
 import { BangerError } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
+import { isStorableXattr } from "../../ext4/writer.ts";
 import { TarError } from "../tar/error.ts";
 import { readTar, type TarEntry } from "../tar/reader.ts";
 import { type LayerEntry, layerEntry } from "./entry.ts";
@@ -107,6 +108,11 @@ const layerReader = ({ layers, limits: given, progress }: MergeOptions, stage: s
 };
 
 const explain = (error: unknown, label: string, last: string | undefined): unknown => {
+  if (error instanceof BangerError && error.code === "IMAGE_INVALID")
+    return new BangerError("IMAGE_REFUSED", `${label} is refused: ${error.message}`, {
+      hint: error.hint,
+      cause: error,
+    });
   if (!(error instanceof TarError)) return error;
   const after =
     last === undefined || error.message.startsWith('"')
@@ -198,13 +204,9 @@ const writeFile = async (
   await file.end();
 };
 
-/**
- * Attributes that mean something in a VM. The rest is about the machine that the layer was made on, or would speak to the overlay that
- * VMs lay over the image.
- */
+/** The rest is about the machine that the layer was made on, or would speak to the overlay that VMs lay over the image. */
 const keepsXattr = (name: string): boolean =>
-  (name.startsWith("user.") || name.startsWith("security.") || name.startsWith("trusted.")) &&
-  !/^(?:security\.(?:selinux|ima|evm|SMACK64\w*)|(?:trusted|user)\.overlay\..*)$/.test(name);
+  isStorableXattr(name) && !/^(?:security\.(?:selinux|ima|evm|SMACK64\w*)|(?:trusted|user)\.overlay\..*)$/.test(name);
 
 const attributesOf = ({ mode, uid, gid, mtime, xattrs }: TarEntry): RootfsAttributes => {
   if (!xattrs) return { mode, uid, gid, mtime };

@@ -104,7 +104,8 @@ export const shadowTree = (): ShadowTree => {
 
   const other = (layer: number, node: Node, hidden: boolean, isSymlink: boolean): Verdict => {
     if (node.folderIn === layer) throw new NeedsPlan("a name twice in a layer");
-    if (isSymlink && node.passedBy >= layer) throw new NeedsPlan("a symlink on the way to something above");
+    if (node.passedBy >= layer && (isSymlink || (!hidden && node.kind === "open")))
+      throw new NeedsPlan("on the way to something above");
     if (isSymlink) node.symlinkIn = layer;
     if (!hidden && node.kind !== "open" && node.layer === layer) throw new NeedsPlan("a name twice in a layer");
     if (!hidden && node.kind === "open" && node.holds) throw new NeedsPlan("a folder above something else");
