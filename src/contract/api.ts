@@ -36,6 +36,7 @@ type Endpoint = Route & {
 };
 
 const nothing = z.strictObject({});
+const startRequest = z.strictObject({ force: z.optional(z.boolean()) });
 const stopRequest = z.strictObject({ timeout: z.optional(z.number().check(z.int(), z.positive())) });
 const named = z.object({ name: z.string() });
 
@@ -66,7 +67,8 @@ export const api = {
   vmList: { ...routes.vmList, request: nothing, result: z.array(vmSchema) },
   vmShow: { ...routes.vmShow, request: nothing, result: vmSchema },
   vmCreate: { ...routes.vmCreate, request: createVmSchema, result: vmSchema },
-  vmStart: { ...routes.vmStart, request: nothing, result: vmSchema },
+  /** `force`: also where the host has hardly enough memory for it. */
+  vmStart: { ...routes.vmStart, request: startRequest, result: vmSchema },
   /** `timeout`: how long the guest may take to shut down before its VMM is ended, in ms. */
   vmStop: { ...routes.vmStop, request: stopRequest, result: vmSchema },
   /** Stop and start, so that the guest boots anew; a stopped VM is started. */

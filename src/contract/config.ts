@@ -21,6 +21,12 @@ export const parseDuration = (text: string): number | undefined => {
   return Number.isSafeInteger(milliseconds) && milliseconds > 0 ? milliseconds : undefined;
 };
 
+/** Milliseconds as the largest unit that gives a whole number: `30m`. */
+export const formatDuration = (milliseconds: number): string => {
+  const [unit, size] = Object.entries(durationUnits).findLast(([, size]) => milliseconds % size === 0) ?? ["ms", 1];
+  return `${milliseconds / size}${unit}`;
+};
+
 const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>
   z.enum(values, `must be one of ${values.map((value) => `"${value}"`).join(", ")}`);
 const string = (what: string) => z.string(what).check(z.minLength(1, what));

@@ -50,6 +50,7 @@ export const errorTable = {
   TOOL_MISSING: user(424),
   TOOL_FAILED: user(502),
   DISK_FULL: user(507),
+  HOST_LIMIT: user(507),
   FILE_NOT_FOUND: user(404),
   FILE_REFUSED: user(403),
   SSH_KEY: user(422),

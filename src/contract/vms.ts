@@ -32,6 +32,8 @@ export const createVmSchema = z.strictObject({
   labels: z.optional(z.record(labelKey, labelValue)),
   /** Stopped after so long without use, in ms; 0: never. Absent: as the config says. */
   autoStop: z.optional(autoStop),
+  /** Also where the host has hardly enough for it. */
+  force: z.optional(z.boolean()),
   /** Deleted when the client that runs it goes away. */
   ephemeral: z.optional(z.boolean()),
 });
@@ -48,6 +50,8 @@ export const setVmSchema = z.strictObject({
   autoStop: z.optional(z.nullable(autoStop)),
   /** A value sets a label, null takes it away. */
   labels: z.optional(z.record(labelKey, z.nullable(labelValue))),
+  /** Also where the host has hardly enough for it. */
+  force: z.optional(z.boolean()),
 });
 export type SetVm = z.infer<typeof setVmSchema>;
 
@@ -98,7 +102,12 @@ export const vmSchema = z.object({
 });
 export type Vm = z.infer<typeof vmSchema>;
 
-export const setResultSchema = z.object({ vm: vmSchema, effects: z.record(z.string(), z.enum(setEffects)) });
+export const setResultSchema = z.object({
+  vm: vmSchema,
+  effects: z.record(z.string(), z.enum(setEffects)),
+  /** What the user should know: the host may have too little for it. */
+  notes: z.array(z.string()),
+});
 export type SetResult = z.infer<typeof setResultSchema>;
 
 /** One line of a watch: first all VMs, then each VM as it changes and each that is gone. */

@@ -55,6 +55,7 @@ const serve = async (): Promise<void> => {
   const settings = await openSettings({
     onChange: async (config) => {
       log.info("config.toml has changed and is taken up");
+      vms.settingsChanged();
       await ssh.useKey(userKey(config));
     },
     onInvalid: (error) => log.warn("config.toml has changed and is not valid: the settings before it stay", { error }),
@@ -90,6 +91,12 @@ const serve = async (): Promise<void> => {
       },
       get bootTimeout() {
         return settings.latest.bootTimeout;
+      },
+      get fileSync() {
+        return settings.latest.fileSync;
+      },
+      get autoStopAfter() {
+        return settings.latest.autoStopStaleAfter;
       },
     },
     async () => (await settings.current()).vmDefaults,

@@ -2,7 +2,7 @@ import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { envFlag, environmentOf } from "../flags/env.ts";
 import { runOperation } from "../operation.ts";
-import { createRequest, shapeFlags } from "./shared.ts";
+import { createRequest, sayNotes, shapeFlags } from "./shared.ts";
 
 export const command = defineCommand({
   usage: ["[FLAGS]"],
@@ -18,6 +18,7 @@ export const command = defineCommand({
     const env = environmentOf(values.env);
     const request = { ...createRequest(values), ...(Object.keys(env).length > 0 ? { env } : {}) };
     const vm = await runOperation(client, "vmCreate", {}, request);
+    await sayNotes(vm.notes);
     return { text: vm.name, data: vm };
   },
 });

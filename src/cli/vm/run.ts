@@ -8,9 +8,8 @@ import { interruptible } from "../interrupt.ts";
 import { usage } from "../parse.ts";
 import { isTerminal, paint, say } from "../render/output.ts";
 import { progressDisplay, shapeLine } from "../render/progress.ts";
-import { printable } from "../render/table.ts";
 import { runSession } from "../session.ts";
-import { createRequest, execFlags, planSession, shapeFlags } from "./shared.ts";
+import { createRequest, execFlags, planSession, sayNotes, shapeFlags } from "./shared.ts";
 
 const flags = { rm: rmFlag, detach: detachFlag, ...shapeFlags, ...execFlags } as const;
 type Input = Invocation<typeof flags>;
@@ -41,7 +40,8 @@ const introducer = () => {
   };
   return (vm: Vm): void => {
     sayOnce("shape", paint(shapeLine(vm), "dim"));
-    for (const note of vm.notes) sayOnce(note, `${paint("note:", "yellow")} ${printable(note)}`);
+    void sayNotes(vm.notes.filter((note) => !said.has(note)));
+    for (const note of vm.notes) said.add(note);
   };
 };
 

@@ -6,13 +6,14 @@ import { diskSizeFlag } from "../flags/disk-size.ts";
 import { checkLabelKey, labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { netFlag } from "../flags/net.ts";
+import { overcommitFlag } from "../flags/overcommit.ts";
 import { vcpuFlag } from "../flags/vcpu.ts";
 import { interruptible } from "../interrupt.ts";
 import { usage } from "../parse.ts";
 import { say } from "../render/output.ts";
 import { progressDisplay } from "../render/progress.ts";
 import { actOnEach } from "../several.ts";
-import { vmArguments } from "./shared.ts";
+import { sayNotes, vmArguments } from "./shared.ts";
 
 const nameOf: Record<string, string> = {
   vcpu: "vcpu",
@@ -36,6 +37,7 @@ const flags = {
   net: netFlag,
   "auto-stop": autoStopFlag,
   label: labelFlag,
+  force: overcommitFlag,
   unlabel: { kind: "list", placeholder: "KEY", help: "take a label away", parse: checkLabelKey },
 } as const;
 
@@ -56,6 +58,7 @@ export const command = defineCommand({
     const labels = { ...Object.fromEntries(removed), ...labelsOf(values.label) };
     const given = { vcpu, memory, diskSize, network, autoStop, ...(Object.keys(labels).length > 0 ? { labels } : {}) };
     const request: SetVm = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+    if (values.force && Object.keys(request).length > 0) request.force = true;
     if (Object.keys(request).length === 0) throw usage("vm set", "nothing to set was given");
     using client = openClient();
     const vms = await client.call("vmList", {}, {});
@@ -67,7 +70,9 @@ export const command = defineCommand({
       const changes = Object.entries(result.effects).map(
         ([field, effect]) => `${nameOf[field] ?? field} ${when[effect](name)}`,
       );
+      display.clear();
       await say(`${name}: ${changes.join(", ")}`);
+      await sayNotes(result.notes, name);
       return result;
     });
   },

@@ -13,12 +13,14 @@ import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { netFlag } from "../flags/net.ts";
+import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
 import { userFlag } from "../flags/user.ts";
 import { vcpuFlag } from "../flags/vcpu.ts";
 import { interruptible } from "../interrupt.ts";
-import { isTerminal } from "../render/output.ts";
+import { isTerminal, paint, say } from "../render/output.ts";
 import { progressDisplay } from "../render/progress.ts";
+import { printable } from "../render/table.ts";
 import { actOnEach } from "../several.ts";
 import { ptyRequest, stdinIsTerminal, terminalEnvironment } from "../terminal.ts";
 
@@ -36,6 +38,7 @@ export const shapeFlags = {
   net: netFlag,
   label: labelFlag,
   "auto-stop": autoStopFlag,
+  force: overcommitFlag,
 } as const;
 
 /** Only what was given: absent fields are the daemon's to fill in. */
@@ -44,8 +47,9 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
   const labels = values.label.length > 0 ? labelsOf(values.label) : undefined;
   // A new VM follows the config by itself.
   const autoStop = values["auto-stop"] ?? undefined;
+  const force = values.force || undefined;
   return Object.fromEntries(
-    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network, labels, autoStop }).filter(
+    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network, labels, autoStop, force }).filter(
       ([, value]) => value !== undefined,
     ),
   );
@@ -93,15 +97,27 @@ export const onEachVm = async (
   client: Client,
   names: readonly string[],
   operation: "vmStart" | "vmStop" | "vmRestart" | "vmKill" | "vmDelete",
-  request: { signal?: string; timeout?: number } = {},
+  request: { signal?: string; timeout?: number; force?: boolean } = {},
 ): Promise<Outcome> => {
   const vms: readonly Vm[] = await client.call("vmList", {}, {});
   using interrupt = interruptible();
   using display = progressDisplay();
-  return await actOnEach(names, vms, ({ id, name }) =>
-    client.operation(operation, { vm: id }, request, {
+  const starts = operation === "vmStart" || operation === "vmRestart";
+  return await actOnEach(names, vms, async ({ id, name }) => {
+    const vm = await client.operation(operation, { vm: id }, request, {
       signal: interrupt.signal,
       report: (event) => display.report({ ...event, stage: `${name}: ${event.stage}` }),
-    }),
-  );
+    });
+    if (starts) {
+      display.clear();
+      await sayNotes(vm.notes, name);
+    }
+    return vm;
+  });
+};
+
+/** What a person should know of a VM. */
+export const sayNotes = async (notes: readonly string[], name?: string): Promise<void> => {
+  const subject = name === undefined ? "" : `${name}: `;
+  await Promise.all(notes.map((note) => say(`${paint("note:", "yellow")} ${subject}${printable(note)}`)));
 };

@@ -78,7 +78,9 @@ export const handlers = (services: HandlerServices): Handlers => {
       what: ({ request }) => `create ${request.name ?? "a new VM"}`,
       run: async ({ request }, progress) => vms.view(await vms.create(request, progress)),
     },
-    vmStart: lifecycle("start", (actor, _request, progress) => actor.start(progress)),
+    vmStart: lifecycle("start", (actor, { force }: { force?: boolean | undefined }, progress) =>
+      actor.start(progress, force),
+    ),
     vmStop: lifecycle("stop", (actor, { timeout }: StopRequest, progress) => actor.stop(progress, { limit: timeout })),
     vmRestart: lifecycle("restart", (actor, { timeout }: StopRequest, progress) =>
       actor.restart(progress, { limit: timeout }),
@@ -87,8 +89,8 @@ export const handlers = (services: HandlerServices): Handlers => {
       what: ({ params }) => `set ${params.vm}`,
       run: async ({ params, request }, progress) => {
         const actor = vms.find(params.vm);
-        const effects = await vms.set(actor, request, progress);
-        return { vm: vms.view(actor), effects };
+        const { effects, notes } = await vms.set(actor, request, progress);
+        return { vm: vms.view(actor), effects, notes };
       },
     },
     vmKill: lifecycle("kill", (actor, { signal }: { signal?: string | undefined }) =>

@@ -85,6 +85,7 @@ const actorOf = (machine: Machine | undefined, recorded = row(), update?: VmStor
     row: recorded,
     store: storeOf([], update),
     services: servicesOf(machine),
+    admit: async () => [],
     onChanged: () => undefined,
     onRemoved: () => undefined,
   });

@@ -8,10 +8,11 @@ import type { GuestConnection } from "../../guest/connection.ts";
 import { vmFiles, vmSockets } from "../../host/paths.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
-import { type BootServices, greetGuest, startMachine } from "./boot.ts";
+import { type BootServices, type Guest, greetGuest, startMachine } from "./boot.ts";
 import { planChange } from "./change.ts";
 import { keepConsole } from "./console-log.ts";
 import { growDisk } from "./disk.ts";
+import { syncFiles } from "./file-sync.ts";
 import { mutex } from "./mutex.ts";
 import { nextState, type VmEvent } from "./state.ts";
 
@@ -25,7 +26,8 @@ const TOUCH_INTERVAL = 10_000;
 
 export type VmActor = {
   row(): VmRow;
-  start(progress: Progress): Promise<void>;
+  /** @throws HOST_LIMIT when the host has too little memory for it, unless `force` */
+  start(progress: Progress, force?: boolean): Promise<void>;
   /** Syncs the guest's disks, lets its init shut down, then ends the VMM; a stopped VM is left as it is. */
   stop(progress: Progress, options?: StopOptions): Promise<void>;
   /** Stop and start: the guest boots anew. */
@@ -67,13 +69,19 @@ type Parts = {
   row: VmRow;
   store: VmStore;
   services: BootServices;
-  /** Called after each change of the record. */
+  /**
+   * Whether the host has room for the VM beside those that run.
+   * @returns notes for its user
+   * @throws HOST_LIMIT
+   */
+  admit(row: VmRow, force: boolean): Promise<string[]>;
+  /** Called after each change of the record, and when nobody uses the VM any more. */
   onChanged(): void;
   /** Called once, when the VM is gone. */
   onRemoved(): void;
 };
 
-export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }: Parts): VmActor => {
+export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRemoved }: Parts): VmActor => {
   const { log } = services;
   let row = recorded;
   let machine: Machine | undefined;
@@ -159,11 +167,18 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
     return guest;
   };
 
-  const boot = async (progress: Progress) => {
+  /** From a guest that answers to a VM that is running: with the user's files in it. */
+  const complete = async ({ connection: guest, notes }: Guest, progress: Progress) => {
+    const synced = await syncFiles(guest, services.fileSync, progress);
+    apply("ready", { notes: [...row.notes, ...notes, ...synced] });
+  };
+
+  const boot = async (progress: Progress, force: boolean) => {
     const host = await services.driver.host();
-    const notes = services.startNotes(host, row.network);
     // What was set while it ran is there from this start on.
     const { next } = row;
+    const room = await admit({ ...row, ...next }, force);
+    const notes = [...services.startNotes(host, next.network ?? row.network), ...room];
     apply("start", { ...next, next: {}, reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
     try {
       const started = await startMachine(
@@ -174,8 +189,7 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
       );
       watch(started);
       update({ startedAt: Date.now(), lastUsedAt: Date.now() });
-      const guest = await greet(started, progress);
-      apply("ready", { notes: [...notes, ...guest.notes] });
+      await complete(await greet(started, progress), progress);
     } catch (error) {
       const { code, message } = toBangerError(error);
       const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
@@ -185,7 +199,7 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
     }
   };
 
-  const start = async (progress: Progress) => {
+  const start = async (progress: Progress, force = false) => {
     if (row.state === "running" && machine) {
       // It may be paused for want of room on the host's disk.
       await abortable(machine.resume(), progress.signal);
@@ -196,7 +210,7 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
       const controller = new AbortController();
       starting = controller;
       try {
-        await boot({ report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) });
+        await boot({ report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) }, force);
       } finally {
         starting = undefined;
       }
@@ -274,6 +288,7 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
       [Symbol.dispose]: () => {
         users--;
         touched();
+        if (users === 0) onChanged();
       },
     };
   };
@@ -362,8 +377,8 @@ export const vmActor = ({ row: recorded, store, services, onChanged, onRemoved }
       const limit = row.state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
       const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
       using limited = withDeadline(progress, limit, late);
-      const { notes } = await greet(found, limited);
-      if (row.state === "starting") apply("ready", { notes: [...row.notes, ...notes] });
+      const guest = await greet(found, limited);
+      if (row.state === "starting") await complete(guest, limited);
     } catch (error) {
       log.error("adopted vm does not answer", { vm: row.name, error });
       if (machine !== found) return;

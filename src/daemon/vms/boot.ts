@@ -13,6 +13,7 @@ import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
+import type { SyncEntry } from "./file-sync.ts";
 import type { startNotes } from "./notes.ts";
 
 export type BootServices = {
@@ -24,6 +25,10 @@ export type BootServices = {
   /** How long a guest may take until its agent answers, in ms. */
   bootTimeout: number;
   startNotes: ReturnType<typeof startNotes>;
+  /** What each VM gets of the user's own files. */
+  readonly fileSync: readonly SyncEntry[];
+  /** After so long without use a VM is stopped, in ms; undefined: never. */
+  readonly autoStopAfter: number | undefined;
 };
 
 /** How long an init may take to report that it is up, after the agent answered, in ms. It then counts as up, with a note. */

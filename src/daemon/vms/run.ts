@@ -29,7 +29,7 @@ export const runVm = async (
         const created = await vms.create(vm, progress);
         try {
           client.event({ vm: vms.view(created) });
-          await created.start(progress);
+          await created.start(progress, vm.force);
           actor = created;
           return await created.guest(progress);
         } catch (error) {

@@ -2,15 +2,18 @@
 import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import { formatDuration } from "../../contract/config.ts";
 import { checkName } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
-import type { CreateVm, GuestPort, SetEffect, SetVm, Vm } from "../../contract/vms.ts";
+import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
-import { vmFiles, vmsFolder } from "../../host/paths.ts";
+import { roots, vmFiles, vmsFolder } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import type { BootServices } from "./boot.ts";
 import { guestPorts } from "./ports.ts";
+import { autoStop } from "./auto-stop.ts";
+import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
 import { applyLabels } from "./change.ts";
 import { newName } from "./names.ts";
 import { type VmFeed, vmFeed } from "./watch.ts";
@@ -29,6 +32,8 @@ export type VmService = {
   list(): Vm[];
   /** A VM as clients see it. */
   view(actor: VmActor): Vm;
+  /** The config has changed. */
+  settingsChanged(): void;
   /** Tells of VMs as they change. */
   feed: VmFeed;
   actors(): readonly VmActor[];
@@ -39,9 +44,9 @@ export type VmService = {
   find(reference: string): VmActor;
   /**
    * Changes what a VM is made of.
-   * @returns when each change takes effect, by field
+   * @returns when each change takes effect, by field, and what its user should know
    */
-  set(actor: VmActor, request: SetVm, progress: Progress): Promise<Record<string, SetEffect>>;
+  set(actor: VmActor, request: SetVm, progress: Progress): Promise<Pick<SetResult, "effects" | "notes">>;
   /** What listens in the guest. */
   ports(actor: VmActor): Promise<GuestPort[]>;
   /** Names of the VMs that use an image or a kernel. */
@@ -63,7 +68,17 @@ const GUEST_LIMIT = 15_000;
 
 export const vmService = (store: VmStore, services: BootServices, defaults: () => Promise<VmDefaults>): VmService => {
   const actors = new Map<string, VmActor>();
-  const view = (actor: VmActor): Vm => vmView(actor.row());
+  const stopper = autoStop({
+    actors: () => actors.values(),
+    staleAfter: () => services.autoStopAfter,
+    stop: (actor, after, onlyIf) =>
+      actor.stop(unattended, { reason: `stopped after ${formatDuration(after)} without use`, onlyIf }),
+    log: services.log,
+  });
+  const view = (actor: VmActor): Vm => {
+    const autoStopAt = stopper.at(actor);
+    return { ...vmView(actor.row()), ...(autoStopAt === undefined ? {} : { autoStopAt }) };
+  };
   const list = () => [...actors.values()].map(view);
   const feed = vmFeed(list, (id) => {
     const actor = actors.get(id);
@@ -76,7 +91,18 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       row,
       store,
       services,
-      onChanged: () => feed.changed(row.id),
+      admit: async ({ id, memory }, force) => {
+        const room = await hostRoom(roots().state);
+        const others = [...actors.values()].map((other) => other.row()).filter((other) => other.id !== id);
+        const promised = others
+          .filter(({ state }) => state !== "stopped")
+          .reduce((sum, other) => sum + other.memory, 0);
+        return checkMemory(memory, promised, room, force);
+      },
+      onChanged: () => {
+        feed.changed(row.id);
+        stopper.plan();
+      },
       onRemoved: () => {
         actors.delete(row.id);
         feed.changed(row.id);
@@ -109,12 +135,33 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     });
   };
 
+  /** What the disks of all VMs but one may still take of the host, in bytes. */
+  const growthOfOthers = async (except: string | undefined): Promise<number> => {
+    const others = [...actors.values()].map(({ row }) => row()).filter(({ id }) => id !== except);
+    const growths = await Promise.all(
+      others.map(async ({ id, diskSize }) => Math.max(0, diskSize - (await diskUse(id)))),
+    );
+    return growths.reduce((sum, growth) => sum + growth, 0);
+  };
+  const admitDisk = async (
+    size: number,
+    used: number,
+    except: string | undefined,
+    force = false,
+  ): Promise<string[]> => {
+    const [room, others] = await Promise.all([hostRoom(roots().state), growthOfOthers(except)]);
+    return checkDisk(size, others + Math.max(0, size - used), room, force);
+  };
+
   const create = async (request: CreateVm, progress: Progress): Promise<VmActor> => {
     const wanted = shapeOf(request, await defaults());
     if (request.name !== undefined) checkName(request.name, "VM name");
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     const { accel } = await services.driver.host();
+    const notes = await admitDisk(wanted.diskSize, 0, undefined, request.force);
+    // What could never start is not made.
+    checkOwnMemory(wanted.memory, await hostRoom(roots().state), request.force ?? false);
     await Promise.all([
       services.images.ensure(wanted.image, progress),
       services.kernels.ensure(wanted.kernel, progress),
@@ -145,7 +192,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       startedAt: undefined,
       stoppedAt: undefined,
       reason: undefined,
-      notes: [],
+      notes,
       pid: undefined,
       pidStart: undefined,
       hostBoot: undefined,
@@ -164,14 +211,19 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     actors: () => [...actors.values()],
     show: async (reference) => {
       const actor = find(reference);
-      const { disk } = vmFiles(actor.row().id);
-      return { ...view(actor), diskUsed: (await exists(disk)) ? await bytesOnDisk(disk) : 0 };
+      return { ...view(actor), diskUsed: await diskUse(actor.row().id) };
     },
     create,
     set: async (actor, request, progress) => {
       checkShape(request);
-      return await actor.set(request, progress);
+      if (request.memory !== undefined)
+        checkOwnMemory(request.memory, await hostRoom(roots().state), request.force ?? false);
+      const { id, diskSize } = actor.row();
+      const grows = request.diskSize !== undefined && request.diskSize > diskSize;
+      const notes = grows ? await admitDisk(request.diskSize ?? 0, await diskUse(id), id, request.force) : [];
+      return { effects: await actor.set(request, progress), notes };
     },
+    settingsChanged: () => stopper.plan(),
     ports: async (actor) => {
       using limited = withDeadline(
         unattended,
@@ -204,11 +256,19 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
           }
         }),
       );
+      stopper.plan();
     },
     detachAll: () => {
+      stopper.close();
       for (const actor of actors.values()) actor.detach();
     },
   };
+};
+
+/** What a VM's disk takes of the host, in bytes. */
+const diskUse = async (id: string): Promise<number> => {
+  const { disk } = vmFiles(id);
+  return (await exists(disk)) ? await bytesOnDisk(disk) : 0;
 };
 
 const nameTaken = (name: string) =>

@@ -1,0 +1,4 @@
+export const overcommitFlag = {
+  kind: "switch",
+  help: "also where this machine has hardly enough memory or disk",
+} as const;
