@@ -1,7 +1,7 @@
 /**
  * Measures every figure that the README claims, each against its baseline in the same run, and writes docs/benchmarks.md.
  *
- *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy idle (and nothing is written)
+ *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy idle completion (and nothing is written)
  */
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { installFixture } from "../test/support/fixture.ts";
 import { type Host, testHost } from "../test/support/host.ts";
 import { coldStart } from "./cold-start.ts";
+import { completion } from "./completion.ts";
 import { copySpeed } from "./copy.ts";
 import { execLatency } from "./exec.ts";
 import { idleDaemon } from "./idle.ts";
@@ -22,6 +23,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   exec: execLatency,
   copy: copySpeed,
   idle: idleDaemon,
+  completion,
 };
 
 const row = ({ what, value, unit, n, spread, baseline, limit, holds }: Figure): string => {

@@ -43,7 +43,7 @@ needed=(
   npm npm
 )
 if [[ $purpose == test ]]; then
-  needed+=(rsync rsync shellcheck shellcheck cpio cpio python3 python3)
+  needed+=(rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish)
 fi
 
 missing_packages() {

@@ -7,6 +7,10 @@ import { printOutcome } from "./render/outcome.ts";
 import { isBrokenPipe, PIPE_STATUS } from "./render/output.ts";
 
 const dispatch = async (argv: readonly string[], mode: { json: boolean }): Promise<number> => {
+  if (argv[0] === "complete") {
+    const { answerShell } = await import("./completion/words.ts");
+    return await printOutcome(await answerShell(argv.slice(1)), false);
+  }
   const { globals, path, entry, rest } = findCommand(argv);
   if (globals.version)
     return await printOutcome(await (await import("./version.ts")).command.run(noInput), globals.json);

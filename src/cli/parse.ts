@@ -64,7 +64,7 @@ const guestArgvStart = (command: Parsable, flags: Flags, words: readonly string[
 };
 
 /** Whether the flag or the group of short flags in `word` takes the word after it. */
-const takesNext = (flags: Flags, word: string): boolean => {
+export const takesNext = (flags: Flags, word: string): boolean => {
   if (word.startsWith("--")) {
     const flag = flags[word.slice(2)];
     return flag !== undefined && flag.kind !== "switch";

@@ -58,6 +58,11 @@ export const entries: readonly Entry[] = [
     summary: "make `ssh NAME.vm` work, by one line in ~/.ssh/config",
     load: () => import("./ssh-config/command.ts"),
   },
+  {
+    name: "completion",
+    summary: "completion for bash, zsh and fish",
+    load: () => import("./completion/command.ts"),
+  },
   { name: "doctor", summary: "check what banger needs on this machine", load: () => import("./doctor.ts") },
   { name: "version", summary: "print the version", load: () => import("./version.ts") },
 ];

@@ -1,6 +1,6 @@
 /** `config.toml`: its keys and what they may hold. Every key is optional. */
 import * as z from "zod/mini";
-import { isName, parseSize } from "./names.ts";
+import { isName, parseDuration, parseSize } from "./names.ts";
 import { networkModes } from "./vms.ts";
 
 const isSize = (text: string): boolean => {
@@ -10,21 +10,6 @@ const isSize = (text: string): boolean => {
     // Only whether it is one is asked here.
     return false;
   }
-};
-
-const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
-/** `30s`, `15m`, `2h` in milliseconds; undefined for anything else, zero included. */
-export const parseDuration = (text: string): number | undefined => {
-  const match = /^(\d+)(ms|s|m|h|d)$/.exec(text);
-  const milliseconds = Number(match?.[1]) * (durationUnits[match?.[2] ?? ""] ?? Number.NaN);
-  return Number.isSafeInteger(milliseconds) && milliseconds > 0 ? milliseconds : undefined;
-};
-
-/** Milliseconds as the largest unit that gives a whole number: `30m`. */
-export const formatDuration = (milliseconds: number): string => {
-  const [unit, size] = Object.entries(durationUnits).findLast(([, size]) => milliseconds % size === 0) ?? ["ms", 1];
-  return `${milliseconds / size}${unit}`;
 };
 
 const oneOf = <const T extends readonly [string, ...string[]]>(values: T) =>

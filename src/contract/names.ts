@@ -43,15 +43,25 @@ export const formatSize = (bytes: number): string => {
   return `${Number.isInteger(value) || value >= 100 ? Math.round(value) : value.toFixed(1)} ${names[unit]}`;
 };
 
-const times = [
-  ["d", 86_400_000],
-  ["h", 3_600_000],
-  ["m", 60_000],
-  ["s", 1000],
-] as const;
+const durationUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `30s`, `15m`, `2h` in milliseconds; undefined for anything else, zero included. */
+export const parseDuration = (text: string): number | undefined => {
+  const match = /^(\d+)(ms|s|m|h|d)$/.exec(text);
+  const milliseconds = Number(match?.[1]) * (durationUnits[match?.[2] ?? ""] ?? Number.NaN);
+  return Number.isSafeInteger(milliseconds) && milliseconds > 0 ? milliseconds : undefined;
+};
 
 /** Milliseconds as they are written in the config: `90000` as `90s`, `7200000` as `2h`; the largest unit that loses nothing. */
 export const formatDuration = (milliseconds: number): string => {
-  const [unit, size] = times.find(([, size]) => milliseconds % size === 0) ?? ["ms", 1];
+  const fits = Object.entries(durationUnits).filter(([, size]) => milliseconds % size === 0);
+  const [unit, size] = fits.at(-1) ?? ["ms", 1];
   return `${milliseconds / size}${unit}`;
 };
+
+export const vmStates = ["stopped", "starting", "running", "stopping"] as const;
+
+/** A label's key: so that `KEY=VALUE` can be written in a shell without quotes. */
+export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;
+/** Longest value of a label, in characters; control characters have no place in it. */
+export const LABEL_VALUE = /^\P{Cc}{0,255}$/u;

@@ -1,7 +1,7 @@
 /** VMs as the API speaks of them. Sizes are bytes, times are milliseconds since 1970. */
 import * as z from "zod/mini";
+import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
 
-export const vmStates = ["stopped", "starting", "running", "stopping"] as const;
 export type VmState = (typeof vmStates)[number];
 
 export const networkModes = ["user", "none"] as const;
@@ -9,10 +9,6 @@ export const networkModes = ["user", "none"] as const;
 const count = z.number().check(z.int(), z.positive());
 const environment = z.record(z.string().check(z.regex(/^[^=\0]+$/)), z.string());
 
-/** A label's key: so that `KEY=VALUE` can be written in a shell without quotes. */
-export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;
-/** Longest value of a label, in characters; control characters have no place in it. */
-export const LABEL_VALUE = /^\P{Cc}{0,255}$/u;
 const labelKey = z.string().check(z.regex(LABEL_KEY));
 const labelValue = z.string().check(z.regex(LABEL_VALUE));
 /** Longest time without use after which a VM may be stopped, in ms; 0: never. */

@@ -3,17 +3,10 @@ import { availableParallelism, homedir, totalmem } from "node:os";
 import { join } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import * as z from "zod/mini";
-import {
-  type Config,
-  type ConfigFile,
-  type ConfigOrigin,
-  configKeys,
-  configSchema,
-  parseDuration,
-} from "../contract/config.ts";
+import { type Config, type ConfigFile, type ConfigOrigin, configKeys, configSchema } from "../contract/config.ts";
 import { configExample } from "../contract/config-reference.ts";
 import { BangerError, nearest } from "../contract/errors.ts";
-import { parseSize } from "../contract/names.ts";
+import { parseDuration, parseSize } from "../contract/names.ts";
 import { readFileIfThere } from "./files.ts";
 import { configFile, sshKeyFile } from "./paths.ts";
 import { lineOfKey } from "./toml-lines.ts";

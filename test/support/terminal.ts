@@ -31,17 +31,28 @@ export type Terminal = AsyncDisposable & {
 type Line = { start?: string; pid?: number; data?: string; modes?: string; closed?: true; end?: TerminalEnd };
 type Size = { columns: number; rows: number };
 
-/** Starts the built program in a terminal of its own. */
+/** Starts the built program, or another, in a terminal of its own. */
 export const startInTerminal = async (
   host: Host,
   args: readonly string[],
-  options: { size?: Size; env?: Record<string, string> } = {},
+  options: { size?: Size; env?: Record<string, string>; program?: string } = {},
 ): Promise<Terminal> => {
   const { columns, rows } = options.size ?? { columns: 100, rows: 30 };
-  const child = spawn("python3", [helper, String(columns), String(rows), "--", bangerBinary, ...args], {
-    env: { ...process.env, TERM: "xterm-256color", COLORTERM: "truecolor", NO_COLOR: "", ...host.env, ...options.env },
-    stdio: ["pipe", "pipe", "inherit"],
-  });
+  const child = spawn(
+    "python3",
+    [helper, String(columns), String(rows), "--", options.program ?? bangerBinary, ...args],
+    {
+      env: {
+        ...process.env,
+        TERM: "xterm-256color",
+        COLORTERM: "truecolor",
+        NO_COLOR: "",
+        ...host.env,
+        ...options.env,
+      },
+      stdio: ["pipe", "pipe", "inherit"],
+    },
+  );
   child.stdin.on("error", () => child.stdin.destroy());
   let output = "";
   let at = 0;

@@ -1,4 +1,4 @@
-import { parseDuration } from "../../contract/config.ts";
+import { parseDuration } from "../../contract/names.ts";
 import { BangerError } from "../../contract/errors.ts";
 
 /** ms; 0: never; null: as the config says. */

@@ -1,5 +1,5 @@
 import { BangerError } from "../../contract/errors.ts";
-import { LABEL_KEY, LABEL_VALUE } from "../../contract/vms.ts";
+import { LABEL_KEY, LABEL_VALUE } from "../../contract/names.ts";
 
 export type Label = { key: string; value: string };
 

@@ -1,4 +1,4 @@
-import { parseDuration } from "../../contract/config.ts";
+import { parseDuration } from "../../contract/names.ts";
 import { BangerError } from "../../contract/errors.ts";
 
 /** ms since 1970. */

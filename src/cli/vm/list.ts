@@ -1,5 +1,5 @@
-import { formatSize } from "../../contract/names.ts";
-import { type Vm, type VmWatchLine, vmStates } from "../../contract/vms.ts";
+import { formatSize, vmStates } from "../../contract/names.ts";
+import type { Vm, VmWatchLine } from "../../contract/vms.ts";
 import { type Client, openClient } from "../../client/client.ts";
 import { defineCommand, type Outcome } from "../command.ts";
 import { checkLabelKey } from "../flags/label.ts";

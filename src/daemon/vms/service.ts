@@ -2,8 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { readdir, rm } from "node:fs/promises";
 import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
-import { formatDuration } from "../../contract/config.ts";
-import { checkName } from "../../contract/names.ts";
+import { checkName, formatDuration } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BangerError } from "../../contract/errors.ts";
-import { vmStates } from "../../contract/vms.ts";
+import { vmStates } from "../../contract/names.ts";
 import { nextState, transitions, vmEvents } from "./state.ts";
 
 /** Every pair of state and event, spelled out: a change of the table must be a decision here too. */
