@@ -1,7 +1,7 @@
 /** Help as text, made from the table and the commands themselves. */
 import type { Entry, Flag, Runnable } from "./command.ts";
 import { shownFlags } from "./parse.ts";
-import { entries, groups } from "./table.ts";
+import { entries, groupExamples, groups } from "./table.ts";
 
 const columns = (rows: readonly (readonly [string, string])[]): string => {
   const width = Math.min(52, Math.max(0, ...rows.map(([left]) => left.length)));
@@ -48,15 +48,16 @@ export const groupHelp = (noun: string): string => {
   const members = visible().filter(({ name }) => name.startsWith(`${noun} `));
   return [
     `banger ${noun}: ${groups[noun]}`,
+    section("Examples", columns(groupExamples[noun] ?? [])),
     section("Commands", columns(members.map(({ name, summary }) => [`banger ${name}`, summary]))),
     `See \`banger ${noun} COMMAND --help\`.`,
   ].join("\n\n");
 };
 
-const flagName = (name: string, flag: Flag): string =>
+export const flagName = (name: string, flag: Flag): string =>
   `${flag.short ? `-${flag.short}, ` : ""}--${name}${flag.kind === "switch" ? "" : ` ${flag.placeholder}`}`;
 
-const flagHelp = (flag: Flag): string => `${flag.help}${flag.kind === "list" ? " (may be given again)" : ""}`;
+export const flagHelp = (flag: Flag): string => `${flag.help}${flag.kind === "list" ? " (may be given again)" : ""}`;
 
 /** `banger vm run --help` */
 export const commandHelp = (entry: Entry, command: Runnable): string => {

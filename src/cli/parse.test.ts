@@ -5,7 +5,7 @@ import { findCommand } from "./find.ts";
 import { type EnvSetting, environmentOf } from "./flags/env.ts";
 import { allHelp } from "./help.ts";
 import { parseCommand } from "./parse.ts";
-import { entries } from "./table.ts";
+import { entries, groupExamples, groups } from "./table.ts";
 
 const parse = async (line: readonly string[]) => {
   const { entry, rest } = findCommand(line);
@@ -173,9 +173,11 @@ describe("help", () => {
   });
 
   test("every example parses", async () => {
-    for (const entry of entries) {
-      const { command } = await entry.load();
-      for (const [example] of command.examples) {
+    const commands = await Promise.all(entries.map(async ({ load }) => (await load()).command.examples));
+    assert.deepEqual(Object.keys(groupExamples), Object.keys(groups));
+    for (const examples of [...commands, ...Object.values(groupExamples)]) {
+      assert.ok(examples.length > 0);
+      for (const [example] of examples) {
         const [, line = ""] = /banger ([^|<>)]*)/.exec(example) ?? [];
         const words = line
           .trim()

@@ -9,6 +9,28 @@ export const groups: Record<string, string> = {
   config: "settings",
 };
 
+/** The common use of each group, for its help. */
+export const groupExamples: Record<string, readonly (readonly [command: string, what: string])[]> = {
+  vm: [
+    ["banger vm run --name box", "a shell in a new VM"],
+    ["banger vm exec box -- make test", "a command in it"],
+    ["banger vm delete box", "it and its disk are gone"],
+  ],
+  image: [
+    ["banger image list --available", "what can be pulled"],
+    ["banger image pull debian-bookworm-slim", "fetch or build one"],
+  ],
+  kernel: [["banger kernel list", "what VMs can boot"]],
+  daemon: [
+    ["banger daemon status", "does it run?"],
+    ["banger daemon logs | tail -n 20", "what it did last"],
+  ],
+  config: [
+    ["banger config show", "every setting, its value and where that comes from"],
+    ["nano $(banger config path)", "change them"],
+  ],
+};
+
 export const entries: readonly Entry[] = [
   {
     name: "vm run",
