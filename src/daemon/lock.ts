@@ -25,5 +25,10 @@ export const takeLock = async (path: string): Promise<boolean> => {
   }
 };
 
+/** Before the end: the next daemon need not wait for the kernel to notice it. */
+export const releaseLocks = (): void => {
+  for (const database of held.splice(0)) database.close();
+};
+
 /** A collected database would let go of its lock. */
 const held: DatabaseSync[] = [];

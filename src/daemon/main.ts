@@ -5,7 +5,8 @@ import type { Server } from "node:http";
 import { toErrorBody } from "../contract/errors.ts";
 import { buildId, version } from "../contract/version.ts";
 import type { Config } from "../contract/config.ts";
-import { daemonLock, daemonLogFile, daemonSocket, databaseFile, roots } from "../host/paths.ts";
+import { daemonLock, daemonLogFile, daemonSocket, databaseFile, foldersOfFiles, roots } from "../host/paths.ts";
+import { removeHalfWritten } from "../host/files.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { listenAt } from "../host/sockets.ts";
 import { handlers } from "./api/handlers.ts";
@@ -14,7 +15,7 @@ import { cleanStaging } from "./artifacts/staging.ts";
 import { driverOf } from "./driver-choice.ts";
 import { imageService } from "./images/service.ts";
 import { kernelService } from "./kernels/service.ts";
-import { takeLock } from "./lock.ts";
+import { releaseLocks, takeLock } from "./lock.ts";
 import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
 import { openSettings } from "./settings.ts";
@@ -62,7 +63,7 @@ const serve = async (): Promise<void> => {
   });
   const log = await openLog(daemonLogFile(), () => settings.latest.logLevel);
   const database = await openDatabase(databaseFile());
-  await cleanStaging();
+  await Promise.all([cleanStaging(), ...foldersOfFiles().map(removeHalfWritten)]);
   const removed = await cleanLegacySsh(settings.latest.sshKeyPath);
   if (removed.length > 0) log.info("removed what an earlier layout left", { removed });
 
@@ -108,12 +109,13 @@ const serve = async (): Promise<void> => {
     if (ending) return;
     ending = true;
     log.info("daemon ends, VMs go on", { why });
+    // Connections that are open stay so until the end: whoever waits for it sees it then, with the state let go of.
     server?.close();
-    server?.closeAllConnections();
     await operations.drain();
     vms.detachAll();
     database.close();
     await log.close();
+    releaseLocks();
     process.exit(0);
   };
   process.on("SIGTERM", () => void shutdown("SIGTERM"));
@@ -138,6 +140,7 @@ const serve = async (): Promise<void> => {
     build: buildId(),
     log,
     prepare: settings.refresh,
+    ending: () => ending,
   });
   await vms.adoptAll();
   await listenAt(server, daemonSocket());

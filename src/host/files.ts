@@ -1,15 +1,16 @@
 /** File operations that must be whole or not at all. */
 import type { Stats } from "node:fs";
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { errnoOf } from "../contract/errors.ts";
 import { stagingFolder } from "./paths.ts";
+import { processStartTime } from "./proc.ts";
 
 /** Writes a file so that readers see the old one or the new one, also after a power cut. */
 export const writeFileAtomic = async (path: string, data: string | Uint8Array, mode = 0o600): Promise<void> => {
   await mkdir(dirname(path), { recursive: true });
-  const staging = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  const staging = `${path}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`;
   try {
     const file = await open(staging, "wx", mode);
     try {
@@ -49,6 +50,25 @@ export const replaceFile = async (path: string, data: Uint8Array, as: Stats): Pr
     return true;
   } finally {
     await rm(staging, { force: true });
+  }
+};
+
+/** As `writeFileAtomic` names what it is writing: with the process that does. */
+const STAGING = /\.(\d+)-[0-9a-f]{12}\.tmp$/;
+
+/** Removes from a folder what processes that are gone were writing. A folder that is not there is no error. */
+export const removeHalfWritten = async (folder: string): Promise<void> => {
+  let names: string[];
+  try {
+    names = await readdir(folder);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return;
+    throw error;
+  }
+  for (const name of names) {
+    const pid = STAGING.exec(name)?.[1];
+    if (pid !== undefined && (await processStartTime(Number(pid))) === undefined)
+      await rm(join(folder, name), { force: true });
   }
 };
 

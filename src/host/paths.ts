@@ -1,6 +1,6 @@
 /** The only place that spells file and folder names of banger's own. */
 import { homedir, tmpdir, userInfo } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 
 const xdg = (variable: string, fallback: string): string => {
   const value = process.env[variable];
@@ -49,11 +49,22 @@ export const vmFiles = (id: string) => {
     hostKey: join(folder, "ssh_host_ed25519_key"),
   };
 };
+/** Folders in which the daemon writes single files anew. */
+export const foldersOfFiles = () => [
+  roots().config,
+  roots().state,
+  dirname(knownHostsFile()),
+  roots().cache,
+  dirname(initramfsFile("")),
+];
+
 export const vmsFolder = () => join(roots().state, "vms");
+
+export const vmSocketsFolder = () => join(roots().runtime, "vms");
 
 /** Sockets of a running VM. Kept short: a unix socket's path must stay under 108 bytes. */
 export const vmSockets = (id: string) => {
-  const folder = join(roots().runtime, "vms", id);
+  const folder = join(vmSocketsFolder(), id);
   return {
     folder,
     agent: join(folder, "agent.sock"),
@@ -61,8 +72,6 @@ export const vmSockets = (id: string) => {
     console: join(folder, "console.sock"),
   };
 };
-
-export const vmSocketsFolder = () => join(roots().runtime, "vms");
 
 export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
 /** Beside the state it guards: another runtime folder (another session, cron) must not give the same state a second daemon. */

@@ -60,12 +60,13 @@ export const processUse = async (pid: number): Promise<ProcessUse | undefined> =
 };
 
 /** Processes with `text` in their command line. Reads all of /proc: for rare occasions. */
-export const processesNaming = async (text: string): Promise<number[]> => {
-  const found: number[] = [];
+export const processesNaming = async (text: string): Promise<{ pid: number; argv: string[] }[]> => {
+  const found: { pid: number; argv: string[] }[] = [];
   for (const entry of await readdir("/proc")) {
     if (!/^\d+$/.test(entry) || Number(entry) === process.pid) continue;
     try {
-      if ((await readFile(`/proc/${entry}/cmdline`, "utf8")).includes(text)) found.push(Number(entry));
+      const command = await readFile(`/proc/${entry}/cmdline`, "utf8");
+      if (command.includes(text)) found.push({ pid: Number(entry), argv: command.split("\0") });
     } catch (error) {
       // It has ended meanwhile, or is hidden from us and so not ours.
       if (!["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(errnoOf(error) ?? "")) throw error;

@@ -25,12 +25,14 @@ export type MachineSpec = {
   networkLog: string;
 };
 
-/** Enough to find a VMM process again after a restart of the daemon. */
-export type MachineIdentity = {
+/** Enough to find a process again after a restart of the daemon. */
+export type ProcessIdentity = {
   pid: number;
   /** Field 22 of /proc/PID/stat: tells a reused pid from ours. */
   startTime: string;
 };
+/** A VMM, and the processes beside it that serve its network: they are of no use without it, and end with it. */
+export type MachineIdentity = ProcessIdentity & { helpers: readonly ProcessIdentity[] };
 
 /** Why a machine ended, for a person. */
 export type MachineEnd = {
@@ -75,8 +77,8 @@ export type Driver = {
   ): Promise<Machine>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
-  /** Ends a VMM that was started for this disk by a daemon that died before it could write down which process it is. */
-  endStray(disk: string): Promise<void>;
+  /** Every VMM that runs with a disk below `folder`, whoever started it. Looks at all processes: for rare occasions. */
+  running(folder: string): Promise<{ identity: MachineIdentity; disk: string }[]>;
 };
 
 export type VmmHost = { accel: Accel /** How a machine's NIC is connected. */; network: NetworkBackend };

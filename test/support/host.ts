@@ -22,11 +22,17 @@ export type Done = {
   stderr: string;
   stdoutBytes: Buffer;
 };
-export type RunOptions = { input?: string | Uint8Array; env?: Record<string, string>; timeout?: number; cwd?: string };
+export type RunOptions = {
+  input?: string | Uint8Array;
+  env?: Record<string, string>;
+  timeout?: number;
+  cwd?: string;
+  binary?: string;
+};
 
 /** Starts the built program; stdin, stdout and stderr are pipes. */
 export const startBanger = (env: Environment, args: readonly string[], options: RunOptions = {}): ChildProcess =>
-  spawn(bangerBinary, args, {
+  spawn(options.binary ?? bangerBinary, args, {
     env: { ...process.env, ...env, ...options.env },
     cwd: options.cwd ?? env.HOME,
     stdio: "pipe",

@@ -28,6 +28,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   pid: 1,
   pidStart: "1",
   hostBoot: undefined,
+  helpers: [],
   epoch: 1,
   ...change,
 });

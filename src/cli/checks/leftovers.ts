@@ -1,5 +1,5 @@
 /** Processes, sockets and folders that no VM owns. */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
@@ -33,10 +33,10 @@ const ID = /[0-9a-f]{32}/;
 const processesOfVms = async (): Promise<{ pid: number; id: string }[]> => {
   const prefix = `${vmsFolder()}/`;
   const found: { pid: number; id: string }[] = [];
-  for (const pid of await processesNaming(prefix)) {
-    const words = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  for (const { pid, argv } of await processesNaming(prefix)) {
     // A shell or an editor that names such a path is nobody's machine.
-    if (!/qemu|firecracker/.test(words.split("\0")[0] ?? "")) continue;
+    if (!/qemu|firecracker/.test(argv[0] ?? "")) continue;
+    const words = argv.join(" ");
     const id = ID.exec(words.slice(words.indexOf(prefix)))?.[0];
     if (id !== undefined) found.push({ pid, id });
   }

@@ -101,9 +101,18 @@ export type ServerOptions = {
   log: Log;
   /** Done before each request is carried out. */
   prepare(): Promise<void>;
+  /** The daemon is about to end: what comes on connections that are still open is left for the next one. */
+  ending?(): boolean;
 };
 
-export const apiServer = ({ handlers, operations, build, log, prepare }: ServerOptions): Server => {
+export const apiServer = ({
+  handlers,
+  operations,
+  build,
+  log,
+  prepare,
+  ending = () => false,
+}: ServerOptions): Server => {
   const answer = (response: ServerResponse, status: number, body: unknown) => {
     const text = JSON.stringify(body);
     response.writeHead(status, {
@@ -176,11 +185,13 @@ export const apiServer = ({ handlers, operations, build, log, prepare }: ServerO
   };
 
   const server = createServer((request, response) => {
+    if (ending()) return void request.socket.destroy();
     onRequest(request, response).catch((error: unknown) => fail(response, error));
   });
   server.on("upgrade", (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Taken over by `clientStream`; until then a reset connection is nobody's concern.
     socket.on("error", () => socket.destroy());
+    if (ending()) return void socket.destroy();
     onUpgrade(request, socket, head).catch((error: unknown) => {
       const body = JSON.stringify(toErrorBody(error));
       const { http } = errorTable[toBangerError(error).code];

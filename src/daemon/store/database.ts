@@ -35,6 +35,7 @@ export const migrations: readonly string[] = [
    ALTER TABLE vms ADD COLUMN auto_stop INTEGER;
    ALTER TABLE vms ADD COLUMN last_used_at INTEGER;
    ALTER TABLE vms ADD COLUMN host_boot TEXT`,
+  `ALTER TABLE vms ADD COLUMN helpers TEXT NOT NULL DEFAULT '[]'`,
 ];
 
 export type Database = DatabaseSync;

@@ -1,6 +1,7 @@
 /** The record of every VM. Written before what it tells of is used, so that a crash strands nothing. */
 import type { SQLOutputValue } from "node:sqlite";
 import type { Vm, VmState } from "../../contract/vms.ts";
+import type { ProcessIdentity } from "../../vmm/driver.ts";
 import type { Database } from "./database.ts";
 
 /** A VM as it is recorded. Sizes are bytes, times are milliseconds since 1970. */
@@ -35,6 +36,8 @@ export type VmRow = {
   pidStart: string | undefined;
   /** Boot of the host in which that process was started (host/proc.ts). */
   hostBoot: string | undefined;
+  /** Processes that serve the network of that one. */
+  helpers: readonly ProcessIdentity[];
   /** Of the last connection to the guest agent. */
   epoch: number;
 };
@@ -80,6 +83,7 @@ const columns: Record<keyof VmRow, Column> = {
   pid: plain("pid"),
   pidStart: plain("pid_start"),
   hostBoot: plain("host_boot"),
+  helpers: json("helpers"),
   epoch: plain("epoch"),
 };
 const fields = Object.entries(columns) as [keyof VmRow, Column][];

@@ -30,7 +30,7 @@ const silentMachine = () => {
   const ended = Promise.withResolvers<MachineEnd>();
   const full = new Set<() => void>();
   const machine: Machine = {
-    identity: { pid: 1, startTime: "1" },
+    identity: { pid: 1, startTime: "1", helpers: [] },
     console: new PassThrough(),
     openAgentChannel: async () => new PassThrough({ readableHighWaterMark: 1024 * 1024 }),
     onAgentPort: () => undefined,
@@ -62,7 +62,7 @@ const servicesOf = (machine: Machine | undefined): BootServices =>
     log,
     bootTimeout: 60_000,
     ssh: { guestKeys: async () => ({}), restore: async () => undefined, unpin: async () => undefined },
-    driver: { name: "qemu", adopt: async () => machine, endStray: async () => undefined, host: async () => ({}) },
+    driver: { name: "qemu", adopt: async () => machine, running: async () => [], host: async () => ({}) },
   }) as unknown as BootServices;
 
 const inState = async (use: () => Promise<void>): Promise<void> => {

@@ -5,13 +5,14 @@ import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline 
 import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
+import { hostBootId } from "../../host/proc.ts";
 import { vmFiles, vmSockets } from "../../host/paths.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { type BootServices, type Guest, greetGuest, startMachine } from "./boot.ts";
 import { planChange } from "./change.ts";
 import { keepConsole } from "./console-log.ts";
-import { growDisk } from "./disk.ts";
+import { growDisk, removeHalfDisk } from "./disk.ts";
 import { syncFiles } from "./file-sync.ts";
 import { mutex } from "./mutex.ts";
 import { nextState, type VmEvent } from "./state.ts";
@@ -184,7 +185,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       const started = await startMachine(
         row,
         services,
-        async ({ pid, startTime }) => update({ pid, pidStart: startTime }),
+        async ({ pid, startTime, helpers }) =>
+          update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId() }),
         progress,
       );
       watch(started);
@@ -355,14 +357,17 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
 
   /** The machine that an earlier daemon left; undefined when it is gone, which is then recorded. */
   const findMachine = async (): Promise<Machine | undefined> => {
-    const { pid, pidStart } = row;
-    const identity = pid === undefined || pidStart === undefined ? undefined : { pid, startTime: pidStart };
+    const { pid, pidStart, helpers, hostBoot } = row;
+    // After a restart of the host its numbers belong to others.
+    const restarted = hostBoot !== undefined && hostBoot !== (await hostBootId());
+    const known = !restarted && pid !== undefined && pidStart !== undefined;
+    const identity = known ? { pid, startTime: pidStart, helpers } : undefined;
     const found = identity && (await services.driver.adopt(identity, vmSockets(row.id)));
     if (found) return found;
-    // A daemon may die after it has started a VMM and before it knows which process that is.
-    if (!identity) await services.driver.endStray(vmFiles(row.id).disk);
     await rm(vmSockets(row.id).folder, { recursive: true, force: true });
-    const reason = row.state === "stopping" ? undefined : "it ended while no daemon was running";
+    await removeHalfDisk(row.id);
+    const died = restarted ? "the host was restarted" : "it ended while no daemon was running";
+    const reason = row.state === "stopping" ? undefined : died;
     note({ ...nothingRuns(), reason });
     return undefined;
   };
@@ -420,7 +425,13 @@ const agentLost = (name: string, why = "", cause?: unknown) =>
   });
 
 /** Of a VM whose machine is gone. */
-const nothingRuns = () => ({ state: "stopped" as const, pid: undefined, pidStart: undefined, stoppedAt: Date.now() });
+const nothingRuns = () => ({
+  state: "stopped" as const,
+  pid: undefined,
+  pidStart: undefined,
+  helpers: [],
+  stoppedAt: Date.now(),
+});
 
 /** For work that nobody waits for. */
 export const unattended: Progress = silentProgress();

@@ -44,6 +44,11 @@ export const growDisk = async (
   }
 };
 
+const halfMade = (disk: string): string => `${disk}.new`;
+
+/** Of a start that was cut off. */
+export const removeHalfDisk = (id: string): Promise<void> => rm(halfMade(vmFiles(id).disk), { force: true });
+
 /**
  * Makes the disk at a VM's first start, and grows it where it was set to a larger size since; the guest grows its file system as it boots.
  * @throws IMAGE_CORRUPT when a VM that ran before has lost it, DISK_FULL, TOOL_MISSING
@@ -60,7 +65,7 @@ export const ensureDisk = async (row: VmRow, progress: Progress): Promise<string
     });
   }
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const staging = `${disk}.new`;
+  const staging = halfMade(disk);
   try {
     const file = await open(staging, "w", 0o600);
     await file.truncate(row.diskSize);

@@ -1,15 +1,15 @@
 /** All VMs of one user: making, finding, and what is asked of them. */
 import { randomBytes } from "node:crypto";
-import { readdir, rm } from "node:fs/promises";
-import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import { BangerError, nearest } from "../../contract/errors.ts";
 import { checkName, formatDuration } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
-import { roots, vmFiles, vmsFolder } from "../../host/paths.ts";
+import { roots, vmFiles } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import type { BootServices } from "./boot.ts";
+import { removeOrphans } from "./orphans.ts";
 import { guestPorts } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -56,7 +56,7 @@ export type VmService = {
 };
 
 export const vmView = (row: VmRow): Vm => {
-  const { env, mac, pidStart, hostBoot, epoch, next, ...shown } = row;
+  const { env, mac, pidStart, hostBoot, helpers, epoch, next, ...shown } = row;
   return { ...shown, ...(Object.keys(next).length > 0 ? { next } : {}), notes: [...row.notes] };
 };
 
@@ -195,6 +195,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       pid: undefined,
       pidStart: undefined,
       hostBoot: undefined,
+      helpers: [],
       epoch: 0,
     };
     store.insert(row);
@@ -240,9 +241,6 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     adoptAll: async () => {
       for (const row of store.all()) add(row);
       await services.ssh.restore(store.all());
-      for (const folder of await removeStrays(new Set(actors.keys()))) {
-        services.log.warn("a disk without a record is left where it is", { folder });
-      }
       await Promise.all(
         [...actors.values()].map(async (actor) => {
           // One VM that cannot be taken up must not keep the daemon from the others.
@@ -255,6 +253,11 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
           }
         }),
       );
+      // Before anybody can ask for a start: its disk may be in the hands of a machine that nobody knows.
+      const owned = [...actors.values()].flatMap(({ row }) => row().pid ?? []);
+      const { driver, log } = services;
+      const { rescued } = await removeOrphans({ known: new Set(actors.keys()), owned: new Set(owned), driver, log });
+      void rescued;
       stopper.plan();
     },
     detachAll: () => {
@@ -293,29 +296,4 @@ const checkShape = ({ vcpu = 1, memory = MIN_MEMORY, diskSize = MIN_DISK }: Size
   if (vcpu > 64) refuse(`${vcpu} vcpus are more than a VM can have`, "give at most 64");
   if (memory < MIN_MEMORY) refuse("the memory is too small to boot Linux", "give at least 64M");
   if (diskSize < MIN_DISK) refuse("the disk is too small for a file system", "give at least 64M");
-};
-
-/**
- * Removes folders of VMs that have no record: a start was cut off in a way that cost the record. One with a disk is kept: it may be all
- * that is left of somebody's work when the database was lost or put away.
- * @returns folders that were kept
- */
-const removeStrays = async (known: ReadonlySet<string>): Promise<string[]> => {
-  const kept: string[] = [];
-  for (const entry of await foldersIn(vmsFolder())) {
-    if (!/^[0-9a-f]{32}$/.test(entry) || known.has(entry)) continue;
-    const { folder, disk } = vmFiles(entry);
-    if (await exists(disk)) kept.push(folder);
-    else await rm(folder, { recursive: true, force: true });
-  }
-  return kept;
-};
-
-const foldersIn = async (path: string): Promise<string[]> => {
-  try {
-    return await readdir(path);
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return [];
-    throw error;
-  }
 };

@@ -21,7 +21,7 @@ export const kernelArguments = ({ accel, tscKhz }: AccelProbe): string[] => [
 ];
 
 /** A comma in a value is doubled, as QEMU's option syntax wants it. */
-const value = (text: string): string => text.replaceAll(",", ",,");
+export const driveValue = (text: string): string => text.replaceAll(",", ",,");
 
 /** QEMU's name of a disk, by its place in `MachineSpec.disks`. */
 export const driveName = (index: number): string => `disk${index}`;
@@ -40,7 +40,7 @@ export const qemuArguments = (
 ): [string, ...string[]] => [
   qemu,
   "-name",
-  `banger-${value(spec.name)}`,
+  `banger-${driveValue(spec.name)}`,
   "-M",
   "microvm",
   "-accel",
@@ -66,7 +66,7 @@ export const qemuArguments = (
   append.join(" "),
   ...spec.disks.flatMap(({ path, readonly }, index) => [
     "-drive",
-    `id=${driveName(index)},file=${value(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
+    `id=${driveName(index)},file=${driveValue(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
     "-device",
     `virtio-blk-device,drive=${driveName(index)}`,
   ]),

@@ -6,12 +6,12 @@ import { throwIfAborted } from "../../contract/progress.ts";
 import { readFileIfThere } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
 import { processesNaming, processStartTime } from "../../host/proc.ts";
-import { describeExit, type Exit, type RunningProcess, signalGroup, startProcess } from "../../host/process.ts";
+import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
 import { bindForChild, closeServer, connectTo, descriptorOf } from "../../host/sockets.ts";
 import type { Driver, MachineSpec } from "../driver.ts";
 import { probeAcceleration } from "./accel.ts";
-import { kernelArguments, qemuArguments, inherited } from "./arguments.ts";
-import { machine, unreachableMachine } from "./machine.ts";
+import { driveName, driveValue, kernelArguments, qemuArguments, inherited } from "./arguments.ts";
+import { endHelpers, machine, unreachableMachine } from "./machine.ts";
 import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
 
 /** @param qemu program name or path */
@@ -42,9 +42,11 @@ export const qemuDriver = (qemu: string): Driver => {
       [spec.sockets.agent, spec.sockets.control, spec.sockets.console].map(bindForChild),
     );
     let nic: Socket | undefined;
+    let helperPids: number[] = [];
     let running: RunningProcess;
     try {
-      if (spec.nic && network.name === "passt") nic = await startPasst(spec.sockets.folder, spec.networkLog);
+      if (spec.nic && network.name === "passt")
+        ({ nic, pids: helperPids } = await startPasst(spec.sockets.folder, spec.networkLog));
       throwIfAborted(progress.signal);
       running = await spawnQemu(spec, servers, nic);
     } finally {
@@ -55,10 +57,15 @@ export const qemuDriver = (qemu: string): Driver => {
       running.signal("SIGKILL");
       await running.exited;
     });
-    const startTime = await processStartTime(running.pid);
+    const [startTime, ...helperTimes] = await Promise.all([running.pid, ...helperPids].map(processStartTime));
+    const helpers = helperPids.flatMap((pid, index) => {
+      const started = helperTimes[index];
+      return started === undefined ? [] : [{ pid, startTime: started }];
+    });
+    undo.defer(() => endHelpers(helpers));
     const exited = running.exited.then((exit) => describeEnd(exit, spec.log));
     if (startTime === undefined) throw new BangerError("VM_BOOT_FAILED", `QEMU ended at once: ${await exited}`);
-    const identity = { pid: running.pid, startTime };
+    const identity = { pid: running.pid, startTime, helpers };
     await onIdentity(identity);
     const [control, console] = await Promise.all([connectTo(spec.sockets.control), connectTo(spec.sockets.console)]);
     undo.move();
@@ -66,7 +73,10 @@ export const qemuDriver = (qemu: string): Driver => {
   };
 
   const adopt: Driver["adopt"] = async (identity, sockets) => {
-    if ((await processStartTime(identity.pid)) !== identity.startTime) return undefined;
+    if ((await processStartTime(identity.pid)) !== identity.startTime) {
+      await endHelpers(identity.helpers);
+      return undefined;
+    }
     try {
       const control = await connectTo(sockets.control);
       const console = await connectTo(sockets.console);
@@ -77,7 +87,7 @@ export const qemuDriver = (qemu: string): Driver => {
     }
   };
 
-  return { name: "qemu", host, start, adopt, endStray };
+  return { name: "qemu", host, start, adopt, running };
 };
 
 /** How a QEMU ended, with its own last words where it failed. */
@@ -86,7 +96,16 @@ const describeEnd = async (exit: Exit, log: string): Promise<string> => {
   return words ? `${describeExit(exit)}: ${words}` : describeExit(exit);
 };
 
-/** The disk is one argument of its QEMU, with an id in its path that no other process names there. */
-const endStray: Driver["endStray"] = async (disk) => {
-  for (const pid of await processesNaming(`file=${disk},format=raw`)) signalGroup(pid, "SIGKILL");
+/** The argument that gives a QEMU its own disk. */
+const OWN_DISK = new RegExp(`^id=${driveName(1)},file=(.+),format=raw,`);
+
+const running: Driver["running"] = async (folder) => {
+  const found: Awaited<ReturnType<Driver["running"]>> = [];
+  for (const { pid, argv } of await processesNaming(`file=${driveValue(folder)}/`)) {
+    const disk = argv.map((word) => OWN_DISK.exec(word)?.[1]?.replaceAll(",,", ",")).find((path) => path !== undefined);
+    if (disk === undefined || !disk.startsWith(`${folder}/`)) continue;
+    const startTime = await processStartTime(pid);
+    if (startTime !== undefined) found.push({ identity: { pid, startTime, helpers: [] }, disk });
+  }
+  return found;
 };

@@ -8,13 +8,11 @@ import { test } from "node:test";
 import { processEnds } from "../../../test/support/wait.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { startProcess } from "../../host/process.ts";
+import type { MachineIdentity } from "../driver.ts";
 import { qemuDriver } from "./driver.ts";
 
 const withSleeper = async (
-  use: (
-    sleeper: { pid: number; startTime: string },
-    sockets: Parameters<ReturnType<typeof qemuDriver>["adopt"]>[1],
-  ) => Promise<void>,
+  use: (sleeper: MachineIdentity, sockets: Parameters<ReturnType<typeof qemuDriver>["adopt"]>[1]) => Promise<void>,
   ...words: string[]
 ): Promise<void> => {
   const root = await mkdtemp(join(tmpdir(), "banger-machine-"));
@@ -25,7 +23,7 @@ const withSleeper = async (
     const startTime = await processStartTime(running.pid);
     const socket = (name: string) => join(folder, name);
     const sockets = { folder, agent: socket("agent"), control: socket("control"), console: socket("console") };
-    await use({ pid: running.pid, startTime: startTime ?? "" }, sockets);
+    await use({ pid: running.pid, startTime: startTime ?? "", helpers: [] }, sockets);
   } finally {
     running.signal("SIGKILL");
     await rm(root, { recursive: true });
@@ -69,16 +67,32 @@ test("a process of another start time is somebody else's", () =>
     assert.notEqual(await processStartTime(identity.pid), undefined);
   }));
 
-test("a VMM that no daemon wrote down is found by its disk and ended", async () => {
-  const disk = join(tmpdir(), "banger vm", `${process.pid}`, "disk.ext4");
+test("a VMM that no daemon wrote down is found by its own disk, and nothing else is taken for one", async () => {
+  const folder = join(tmpdir(), "banger, vms", `${process.pid}`);
+  const disk = join(folder, "box", "disk.ext4");
+  const words = ["-drive", `id=disk1,file=${disk.replaceAll(",", ",,")},format=raw,if=none`];
   await withSleeper(
-    async ({ pid }) => {
-      await driver.endStray(`${disk}x`);
-      assert.notEqual(await processStartTime(pid), undefined);
-      await driver.endStray(disk);
-      await processEnds(pid);
+    async (identity) => {
+      assert.deepEqual(await driver.running(`${folder}x`), []);
+      assert.deepEqual(await driver.running(folder), [{ identity, disk }]);
     },
-    "-drive",
-    `id=disk1,file=${disk},format=raw,if=none`,
+    ...words,
   );
+  await withSleeper(async () => assert.deepEqual(await driver.running(folder), []), `less ${words[1]}`, disk);
+});
+
+test("what serves a VMM's network ends with it, also where it stands still", async () => {
+  await withSleeper((helper) =>
+    withSleeper(async (identity, sockets) => {
+      process.kill(helper.pid, "SIGSTOP");
+      const stranger = { pid: process.pid, startTime: "1", helpers: [] };
+      const machine = await driver.adopt({ ...identity, helpers: [helper, stranger] }, sockets);
+      await machine?.kill();
+      await processEnds(helper.pid);
+    }),
+  );
+  await withSleeper(async (helper, sockets) => {
+    assert.equal(await driver.adopt({ pid: helper.pid, startTime: "1", helpers: [helper] }, sockets), undefined);
+    await processEnds(helper.pid);
+  });
 });

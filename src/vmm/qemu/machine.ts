@@ -6,7 +6,7 @@ import { BangerError } from "../../contract/errors.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { signalGroup } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
-import type { Machine, MachineEnd, MachineIdentity, MachineSpec } from "../driver.ts";
+import type { Machine, MachineEnd, MachineIdentity, MachineSpec, ProcessIdentity } from "../driver.ts";
 import { driveName } from "./arguments.ts";
 import { qmpClient } from "./qmp.ts";
 
@@ -39,6 +39,7 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
     if (detached) return;
     // What cannot be removed is in nobody's way; the end must be told.
     await rm(sockets.folder, { recursive: true, force: true }).catch(() => undefined);
+    await endHelpers(identity.helpers).catch(() => undefined);
     ended.resolve({ reason: endReason(shutdown, exit), clean: killed || shutdown !== undefined });
   };
   if (exited) void exited.then(finish, () => finish(undefined));
@@ -96,7 +97,10 @@ export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSp
     });
   };
   let detached = false;
-  const ended = gone(identity, () => detached).then((): MachineEnd => ({ reason: "QEMU has ended", clean: false }));
+  const ended = gone(identity, () => detached).then(async (): Promise<MachineEnd> => {
+    if (!detached) await endHelpers(identity.helpers).catch(() => undefined);
+    return { reason: "QEMU has ended", clean: false };
+  });
   return {
     identity,
     console: new PassThrough().end(),
@@ -114,6 +118,12 @@ export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSp
       detached = true;
     },
   };
+};
+
+/** They end by themselves when QEMU does, unless somebody has stopped them. */
+export const endHelpers = async (helpers: readonly ProcessIdentity[]): Promise<void> => {
+  for (const { pid, startTime } of helpers)
+    if ((await processStartTime(pid)) === startTime) signalGroup(pid, "SIGKILL");
 };
 
 /** Waits for the end of a process that is not our child: the kernel tells only parents, so this looks, at first often, then each second. */

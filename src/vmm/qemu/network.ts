@@ -65,14 +65,14 @@ const passtArguments = [
  *
  * Both get their sockets as stdin and stdout, because those are made blocking on the way, which passt counts on: with a socket that does not
  * block it loses track of its stream at the first full buffer, and ends.
- * @returns the socket to give to QEMU. Both end by themselves when QEMU (or, before that, this process) closes it.
+ * @returns the socket to give to QEMU, and the two processes. Both end by themselves when QEMU (or, before that, this process) closes it.
  */
-export const startPasst = async (folder: string, log: string): Promise<Socket> => {
+export const startPasst = async (folder: string, log: string): Promise<{ nic: Socket; pids: number[] }> => {
   await using output = await open(log, "w", 0o600);
   const [forQemu, guestSide] = await socketPair(folder);
   const [hostSide, forPasst] = await socketPair(folder);
   try {
-    await Promise.all([
+    const started = await Promise.all([
       startProcess({
         argv: [agentBinary(), "--filter-network"],
         cwd: "/",
@@ -86,7 +86,7 @@ export const startPasst = async (folder: string, log: string): Promise<Socket> =
         outlive: true,
       }),
     ]);
-    return forQemu;
+    return { nic: forQemu, pids: started.map(({ pid }) => pid) };
   } catch (error) {
     forQemu.destroy();
     throw error;
