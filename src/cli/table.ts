@@ -64,6 +64,18 @@ export const entries: readonly Entry[] = [
   { name: "image list", summary: "list images", load: () => import("./image/list.ts") },
   { name: "image show", summary: "show one image", load: () => import("./image/show.ts") },
   { name: "image pull", summary: "fetch or build an image", load: () => import("./image/pull.ts") },
+  {
+    name: "image import",
+    summary: "make an image of a file, a folder or stdin",
+    load: () => import("./image/import.ts"),
+  },
+  { name: "image register", summary: "use a root file system of your own", load: () => import("./image/register.ts") },
+  { name: "image promote", summary: "copy a registered image in", load: () => import("./image/promote.ts") },
+  {
+    name: "image prune",
+    summary: "free what downloads and unused images take",
+    load: () => import("./image/prune.ts"),
+  },
   { name: "image delete", summary: "delete images", load: () => import("./image/delete.ts") },
   { name: "kernel list", summary: "list kernels", load: () => import("./kernel/list.ts") },
   { name: "kernel show", summary: "show one kernel", load: () => import("./kernel/show.ts") },

@@ -8,7 +8,13 @@
  */
 import * as z from "zod/mini";
 import type { ErrorBody } from "./errors.ts";
-import { imageInfoSchema } from "./images.ts";
+import {
+  imageInfoSchema,
+  importImageSchema,
+  prunedImagesSchema,
+  pruneImagesSchema,
+  registerImageSchema,
+} from "./images.ts";
 import { kernelInfoSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
@@ -102,6 +108,10 @@ export const api = {
   imageAvailable: { ...routes.imageAvailable, request: nothing, result: z.array(catalogEntry) },
   imageShow: { ...routes.imageShow, request: nothing, result: imageInfoSchema },
   imagePull: { ...routes.imagePull, request: named, result: imageInfoSchema },
+  imageImport: { ...routes.imageImport, request: importImageSchema, result: imageInfoSchema },
+  imageRegister: { ...routes.imageRegister, request: registerImageSchema, result: imageInfoSchema },
+  imagePromote: { ...routes.imagePromote, request: nothing, result: imageInfoSchema },
+  imagePrune: { ...routes.imagePrune, request: pruneImagesSchema, result: prunedImagesSchema },
   imageDelete: { ...routes.imageDelete, request: nothing, result: nothing },
   kernelList: { ...routes.kernelList, request: nothing, result: z.array(kernelInfoSchema) },
   kernelAvailable: { ...routes.kernelAvailable, request: nothing, result: z.array(catalogEntry) },

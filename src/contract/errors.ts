@@ -30,6 +30,7 @@ export const errorTable = {
   EXEC_NOT_EXECUTABLE: user(422, 126),
   IMAGE_NOT_FOUND: user(404),
   IMAGE_IN_USE: user(409),
+  IMAGE_EXISTS: user(409),
   IMAGE_CORRUPT: user(422),
   IMAGE_BUILD_FAILED: user(502),
   IMAGE_INVALID: user(422),

@@ -3,11 +3,31 @@ import * as z from "zod/mini";
 
 const sha256 = z.string().check(z.regex(/^[0-9a-f]{64}$/));
 
-export const imageSourceSchema = z.discriminatedUnion("type", [
+const debianRecipe = z.strictObject({
   /** Built on the user's machine from Debian's signed packages; the recipe is a folder below `images/`. */
-  z.strictObject({ type: z.literal("debian-recipe"), recipe: z.string().check(z.regex(/^[a-z0-9-]+$/)) }),
+  type: z.literal("debian-recipe"),
+  recipe: z.string().check(z.regex(/^[a-z0-9-]+$/)),
+});
+
+/** Where an image of the catalog comes from. */
+export const imageSourceSchema = z.discriminatedUnion("type", [
+  debianRecipe,
+  /** An image of a registry, pinned: `docker.io/library/debian@sha256:…` */
+  z.strictObject({ type: z.literal("oci"), reference: z.string() }),
 ]);
 export type ImageSource = z.infer<typeof imageSourceSchema>;
+
+/** Where an installed image came from. */
+export const imageOriginSchema = z.discriminatedUnion("type", [
+  debianRecipe,
+  /** `digest` is the manifest's. */
+  z.object({ type: z.literal("oci"), reference: z.string(), digest: z.string() }),
+  /** A file or folder of the user's, or `-`; `digest` is the manifest's, or the archive's own. */
+  z.object({ type: z.literal("import"), from: z.string(), digest: z.string() }),
+  /** The user's own root file system, wherever it lies now. */
+  z.object({ type: z.literal("file"), path: z.string() }),
+]);
+export type ImageOrigin = z.infer<typeof imageOriginSchema>;
 
 /** How commands of the image are run when nothing else is asked for. */
 export const imageBootSchema = z.object({
@@ -20,15 +40,25 @@ export const imageBootSchema = z.object({
 });
 export type ImageBoot = z.infer<typeof imageBootSchema>;
 
+const imageLayerSchema = z.object({ digest: z.string(), size: z.number() });
+
 /** `manifest.json` of an installed image. */
 export const imageManifestSchema = z.object({
   version: z.literal(1),
   name: z.string(),
   description: z.string(),
-  rootfs: z.object({ size: z.number(), sha256, uuid: z.string() }),
-  source: imageSourceSchema,
-  /** sha256 over the recipe's own files, in hex. */
-  recipeDigest: sha256,
+  rootfs: z.object({
+    size: z.number(),
+    sha256,
+    uuid: z.string(),
+    /** Of an unmanaged image: the user's own file, absolute. */
+    path: z.optional(z.string()),
+  }),
+  source: imageOriginSchema,
+  /** Of a recipe: sha256 over its own files, in hex. */
+  recipeDigest: z.optional(sha256),
+  /** Of a container image, the lowest first: digest and stored bytes. */
+  layers: z.optional(z.array(imageLayerSchema)),
   /** Path of the image's own init, null when it has none. */
   init: z.nullable(z.string()),
   boot: imageBootSchema,
@@ -48,8 +78,14 @@ export const imageInfoSchema = z.object({
   diskUsed: z.number(),
   init: z.nullable(z.string()),
   boot: imageBootSchema,
+  source: imageOriginSchema,
+  layers: z.array(imageLayerSchema),
+  /** Banger has a copy of its own; otherwise it is the user's file. */
+  managed: z.boolean(),
   packages: z.number(),
   createdAt: z.number(),
+  /** Names of the VMs that use it. Only in `show`. */
+  usedBy: z.optional(z.array(z.string())),
 });
 export type ImageInfo = z.infer<typeof imageInfoSchema>;
 
@@ -83,3 +119,39 @@ export type Recipe = z.infer<typeof recipeSchema>;
 /** A catalog entry as `available` lists it. */
 export const availableSchema = z.object({ name: z.string(), description: z.string(), installed: z.boolean() });
 export type Available = z.infer<typeof availableSchema>;
+
+/** `image import`: the file, folder or DATA of the stream that holds the image. */
+export const importImageSchema = z.strictObject({
+  /** Absolute; absent: what the client sends. */
+  path: z.optional(z.string()),
+  /** Absent: as it is called where it comes from. */
+  name: z.optional(z.string()),
+  /** Which of several images. */
+  ref: z.optional(z.string()),
+});
+export type ImportImage = z.infer<typeof importImageSchema>;
+
+/** `image register`: an ext4 file system that stays where it is. */
+export const registerImageSchema = z.strictObject({
+  name: z.string(),
+  /** Absolute. */
+  rootfs: z.string(),
+  description: z.optional(z.string()),
+});
+export type RegisterImage = z.infer<typeof registerImageSchema>;
+
+export const pruneImagesSchema = z.strictObject({
+  /** Only tells what would go. */
+  dryRun: z.boolean(),
+  /** Images that no VM uses, too. */
+  images: z.boolean(),
+});
+export type PruneImages = z.infer<typeof pruneImagesSchema>;
+
+export const prunedImagesSchema = z.object({
+  /** Downloaded layers: how many, and their bytes on disk. */
+  blobs: z.number(),
+  blobBytes: z.number(),
+  images: z.array(z.object({ name: z.string(), diskUsed: z.number() })),
+});
+export type PrunedImages = z.infer<typeof prunedImagesSchema>;

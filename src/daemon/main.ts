@@ -73,7 +73,14 @@ const serve = async (): Promise<void> => {
       return settings.latest.debianMirror;
     },
   };
-  const images = imageService(mirrors);
+  const images = imageService({
+    get debianMirror() {
+      return settings.latest.debianMirror;
+    },
+    get registry() {
+      return { mirrors: settings.latest.registryMirrors, insecure: settings.latest.insecureRegistries };
+    },
+  });
   const kernels = kernelService(mirrors);
   const ssh = await sshService(userKey(settings.latest));
   log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });

@@ -1,4 +1,5 @@
 /** The only place that spells file and folder names of banger's own. */
+import { createHash } from "node:crypto";
 import { homedir, tmpdir, userInfo } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 
@@ -78,10 +79,20 @@ export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
 export const daemonLock = () => join(roots().state, "bangerd.lock");
 
 export const imagesFolder = () => join(roots().state, "images");
-/** Files of an installed image; the folder is published by one rename and never changed. */
-export const imageFiles = (name: string) => {
-  const folder = join(imagesFolder(), name);
-  return { folder, rootfs: join(folder, "rootfs.ext4"), manifest: join(folder, "manifest.json") };
+/** Most characters of a folder's name that come from an image's name. */
+const MOST_FOLDER_NAME = 180;
+/** `alpine%3A3.20`; what is too long for a file's name is told apart by a digest. */
+const imageFolder = (name: string): string => {
+  const folder = encodeURIComponent(name);
+  if (folder.length <= MOST_FOLDER_NAME) return folder;
+  return `${folder.slice(0, MOST_FOLDER_NAME)}~${createHash("sha256").update(name).digest("hex").slice(0, 16)}`;
+};
+/** Files of an installed image; the folder is published by one rename and never changed. @param name of a VM's kind, or a reference */
+export const imageFiles = (name: string) => imageFilesIn(imageFolder(name));
+/** @param folder as it is called below `imagesFolder()` */
+export const imageFilesIn = (folder: string) => {
+  const path = join(imagesFolder(), folder);
+  return { folder: path, rootfs: join(path, "rootfs.ext4"), manifest: join(path, "manifest.json") };
 };
 
 export const kernelsFolder = () => join(roots().state, "kernels");

@@ -1,7 +1,7 @@
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { interruptible } from "../interrupt.ts";
-import { actOnEach, resolveName } from "../several.ts";
+import { actOnEach } from "../several.ts";
 import { imageArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -15,11 +15,8 @@ export const command = defineCommand({
     using client = openClient();
     using interrupt = interruptible();
     const progress = { signal: interrupt.signal, report: () => undefined };
-    return await actOnEach(
-      args,
-      await client.call("imageList", {}, {}),
-      ({ name }) => client.operation("imageDelete", { name }, {}, progress),
-      resolveName("IMAGE_NOT_FOUND", "image", "banger image list"),
-    );
+    // The daemon knows what else an image may be called.
+    const things = [...new Set(args)].map((name) => ({ name }));
+    return await actOnEach(args, things, ({ name }) => client.operation("imageDelete", { name }, {}, progress));
   },
 });

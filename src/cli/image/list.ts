@@ -23,11 +23,10 @@ export const command = defineCommand({
     const images = await client.call("imageList", {}, {});
     const rows = images.map((image) => [
       image.name,
-      String(image.packages),
       formatSize(image.diskUsed),
       age(image.createdAt),
       image.description,
     ]);
-    return { data: images, text: table(["NAME", "PACKAGES", "ON DISK", "AGE", "DESCRIPTION"], rows) };
+    return { data: images, text: table(["NAME", "ON DISK", "AGE", "DESCRIPTION"], rows) };
   },
 });

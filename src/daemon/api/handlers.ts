@@ -1,6 +1,6 @@
 /** What each endpoint of the contract does. */
 import { BangerError } from "../../contract/errors.ts";
-import type { Progress } from "../../contract/progress.ts";
+import type { Progress, ProgressEvent } from "../../contract/progress.ts";
 import type { Dial, FileRequest } from "../../contract/vms.ts";
 import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
@@ -8,6 +8,7 @@ import type { KernelService } from "../kernels/service.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
+import { withImageDefaults } from "../vms/image-defaults.ts";
 import { execError, execRequest, relay } from "../vms/relay.ts";
 import { runVm } from "../vms/run.ts";
 import type { VmService } from "../vms/service.ts";
@@ -103,10 +104,11 @@ export const handlers = (services: HandlerServices): Handlers => {
 
     vmRun: async ({ request }, client) => client.close(await runVm(client, request, vms, operations)),
     vmExec: async ({ params, request }, client) => {
+      const exec = withImageDefaults(request, await vms.imageDefaults(vms.find(params.vm)));
       try {
-        await guestStream(params.vm, client, execRequest(request));
+        await guestStream(params.vm, client, execRequest(exec));
       } catch (error) {
-        throw execError(error, request);
+        throw execError(error, exec);
       }
     },
     vmDial: async ({ params, request }, client) => {
@@ -148,7 +150,27 @@ export const handlers = (services: HandlerServices): Handlers => {
 
     imageList: () => images.list(),
     imageAvailable: () => images.available(),
-    imageShow: ({ params }) => images.show(params.name),
+    imageShow: async ({ params }) => {
+      const image = await images.show(params.name);
+      return { ...image, usedBy: vms.usersOf("image", image.name) };
+    },
+    imageImport: async ({ request }, client) => {
+      const watch = { progress: (progress: ProgressEvent) => client.event({ progress }) };
+      const work = (progress: Progress) => images.importImage(request, client.input, progress);
+      client.close({ ok: await operations.run(`import ${request.path ?? "an image"}`, watch, work, client.gone) });
+    },
+    imageRegister: {
+      what: ({ request }) => `register image ${request.name}`,
+      run: ({ request }, progress) => images.register(request, progress),
+    },
+    imagePromote: {
+      what: ({ params }) => `promote image ${params.name}`,
+      run: ({ params }, progress) => images.promote(params.name, progress),
+    },
+    imagePrune: {
+      what: () => "prune images",
+      run: ({ request }) => images.prune(request, (name) => vms.usersOf("image", name)),
+    },
     imagePull: {
       what: ({ request }) => `pull image ${request.name}`,
       run: ({ request }, progress) => images.pull(request.name, progress),
@@ -156,7 +178,7 @@ export const handlers = (services: HandlerServices): Handlers => {
     imageDelete: {
       what: ({ params }) => `delete image ${params.name}`,
       run: async ({ params }) => {
-        await images.delete(params.name, vms.usersOf("image", params.name));
+        await images.delete(params.name, (name) => vms.usersOf("image", name));
         return {};
       },
     },

@@ -15,7 +15,7 @@ import { type LoadedRecipe, loadRecipe, uuidOf } from "./recipe.ts";
 
 export type ImageBuild = {
   entry: ImageCatalogEntry;
-  source: ImageSource;
+  source: Extract<ImageSource, { type: "debian-recipe" }>;
   /** `debian_mirror` of the config. */
   debianMirror: string | undefined;
   /** Folder of the recipes. */
@@ -146,7 +146,7 @@ const stageWatcher = (progress: Progress, packages: number, rootfs: string) => {
 
 const writeManifest = async (
   entry: ImageCatalogEntry,
-  source: ImageSource,
+  source: ImageBuild["source"],
   recipe: LoadedRecipe,
   folder: string,
   progress: Progress,

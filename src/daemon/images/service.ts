@@ -1,47 +1,67 @@
 /** Images: front door. What is installed is what `images/` in the state folder holds (artifacts/published.ts). */
-import { open } from "node:fs/promises";
-import { basename, dirname } from "node:path";
-import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import { rename } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { Readable } from "node:stream";
+import { BangerError, nearest } from "../../contract/errors.ts";
 import {
   type Available,
   type ImageBoot,
   type ImageCatalogEntry,
   type ImageInfo,
   type ImageManifest,
+  type ImageSource,
+  type ImportImage,
   imageCatalogSchema,
   imageManifestSchema,
+  type PrunedImages,
+  type PruneImages,
+  type RegisterImage,
 } from "../../contract/images.ts";
 import { isName } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
-import { bytesOnDisk, exists } from "../../host/files.ts";
-import { catalogFile, imageFiles, imagesFolder } from "../../host/paths.ts";
+import { exists } from "../../host/files.ts";
+import { catalogFile, imageFiles, imageFilesIn, imagesFolder } from "../../host/paths.ts";
 import { nameDiskFull } from "../../host/tool-errors.ts";
-import { installedNames, manifestReader, publish, readCatalog, unpublish } from "../artifacts/published.ts";
+import { type BlobCache, blobCache } from "../../oci/blob-cache.ts";
+import type { RegistryOptions } from "../../oci/registry/client.ts";
+import { installedNames, manifestReader, publish, readCatalog } from "../artifacts/published.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
 import { stagingTree } from "../artifacts/staging.ts";
 import { buildDebianImage } from "./build.ts";
+import { fillFromRegistry, openImport } from "./containers.ts";
+import { checkShape, corrupt, infoOf, rootfsOf } from "./describe.ts";
+import { checkImageName, keptName } from "./names.ts";
+import { fillRegistered, promote } from "./unmanaged.ts";
 
 export type ImageServiceOptions = {
   /** `debian_mirror` of the config. */
-  debianMirror?: string | undefined;
+  readonly debianMirror?: string | undefined;
+  /** How registries are reached; read at each pull. */
+  readonly registry?: RegistryOptions | undefined;
   /** Default: the catalog shipped with the program. */
-  catalog?: string | undefined;
+  readonly catalog?: string | undefined;
   /** Default: the recipes shipped with the program. */
-  recipes?: string | undefined;
+  readonly recipes?: string | undefined;
 };
 
 /** What a VM is booted with. */
 export type BootImage = {
+  /** As it is kept: `alpine:3.20` for `docker.io/library/alpine:3.20`. */
   name: string;
   /** sha256 of the root file system, in hex. */
   digest: string;
   /** Read-only ext4. */
   rootfs: string;
-  /** Path of the image's init, null when it has none. */
+  /** Path of the image's init, null when it has none, or one that is not meant to be started. */
   init: string | null;
   boot: ImageBoot;
+  /** It was made for containers: it is not changed into a system with an init by what is installed in a VM. */
+  isContainer: boolean;
 };
+
+/** Names of the VMs that use an image at this moment. */
+export type UsersOf = (name: string) => string[];
 
 export type ImageService = {
   list(): Promise<ImageInfo[]>;
@@ -49,10 +69,21 @@ export type ImageService = {
   available(): Promise<Available[]>;
   /** @throws IMAGE_NOT_FOUND */
   show(name: string): Promise<ImageInfo>;
-  /** Builds or fetches an image of the catalog; one that is installed is left as it is. */
+  /** Builds or fetches an image of the catalog, else one of a registry; one that is installed is left as it is. */
   pull(name: string, progress: Progress): Promise<ImageInfo>;
+  /**
+   * Installs what a file or folder of the user's holds, or what the client sends.
+   * @throws IMAGE_EXISTS
+   */
+  importImage(request: ImportImage, input: Readable, progress: Progress): Promise<ImageInfo>;
+  /** Makes a root file system of the user's own known. @throws IMAGE_EXISTS */
+  register(request: RegisterImage, progress: Progress): Promise<ImageInfo>;
+  /** Copies a registered image in. */
+  promote(name: string, progress: Progress): Promise<ImageInfo>;
   /** The image for a boot, pulled first when it has to be. One stat when it is there. */
   ensure(name: string, progress: Progress): Promise<BootImage>;
+  /** How its commands run; undefined when it is gone or damaged. */
+  defaults(name: string): Promise<ImageBoot | undefined>;
   /**
    * Cheap check before a boot: size and magic number.
    * @throws IMAGE_CORRUPT, IMAGE_NOT_FOUND
@@ -63,62 +94,158 @@ export type ImageService = {
    * @throws IMAGE_CORRUPT, IMAGE_NOT_FOUND
    */
   verifyDigest(name: string, progress: Progress): Promise<void>;
-  /**
-   * @param usedBy names of VMs that use it
-   * @throws IMAGE_IN_USE, IMAGE_NOT_FOUND
-   */
-  delete(name: string, usedBy: readonly string[]): Promise<void>;
+  /** @throws IMAGE_IN_USE, IMAGE_NOT_FOUND */
+  delete(name: string, usersOf: UsersOf): Promise<void>;
+  /** Removes downloaded layers that nothing needs, and where asked images that no VM uses. */
+  prune(request: PruneImages, usersOf: UsersOf): Promise<PrunedImages>;
 };
 
-export const imageService = (options: ImageServiceOptions = {}): ImageService => {
+export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache = blobCache()): ImageService => {
   const flights = singleFlight<ImageManifest>();
+  /** Names that are being imported or registered: for these there is no second flight to join. */
+  const making = new Set<string>();
   const manifests = manifestReader(
     (data) => imageManifestSchema.parse(data),
-    (path, cause) => corrupt(basename(dirname(path)), "its manifest cannot be read", cause),
+    (path, cause) => corrupt(decodeURIComponent(basename(dirname(path))), "its manifest cannot be read", cause),
   );
-  // What is no name is no image: as a path it could lead anywhere.
-  const manifestOf = async (name: string) =>
-    isName(name) ? await manifests.read(imageFiles(name).manifest) : undefined;
+  const manifestOf = async (text: string) => {
+    const name = keptName(text);
+    if (name === undefined) return undefined;
+    const found = await manifests.read(imageFiles(name).manifest);
+    // `alpine` is `alpine:latest`, unless something is called just so.
+    return found ?? (isName(name) ? await manifests.read(imageFiles(`${name}:latest`).manifest) : undefined);
+  };
   const catalog = () =>
     readCatalog(options.catalog ?? catalogFile("images"), (data) => imageCatalogSchema.parse(data).images);
+  const installed = async () => {
+    const folders = await installedNames(imagesFolder());
+    // A damaged one must not hide the others; it is named by whatever uses it.
+    const found = await Promise.all(folders.map((folder) => manifests.readIfSound(imageFilesIn(folder).manifest)));
+    return found.filter((manifest) => manifest !== undefined);
+  };
 
+  const nearestName = async (name: string): Promise<string | undefined> =>
+    nearest(
+      name,
+      [...(await installed()), ...(await catalog())].map((one) => one.name),
+    );
   const notFound = async (name: string, command: string): Promise<BangerError> => {
-    const offered = (await catalog()).map((entry) => entry.name);
-    const near = nearest(name, [...(await installedNames(imagesFolder())), ...offered]);
+    const near = await nearestName(name);
     return new BangerError("IMAGE_NOT_FOUND", `there is no image ${JSON.stringify(name)}`, {
       hint: near ? `did you mean ${near}? see \`${command}\`` : `see \`${command}\``,
       details: { name, near },
     });
   };
-
   const needManifest = async (name: string): Promise<ImageManifest> => {
     const manifest = await manifestOf(name);
     if (!manifest) throw await notFound(name, "banger image list");
     return manifest;
   };
+  const needMade = async (name: string): Promise<ImageManifest> => {
+    const made = await manifestOf(name);
+    if (!made) throw new BangerError("INTERNAL", `the image ${name} vanished while it was installed`);
+    return made;
+  };
 
-  const install = (name: string, progress: Progress): Promise<ImageManifest> =>
-    flights.run(name, progress, async (shared) => {
-      const there = await manifestOf(name);
-      if (there) return there;
-      const entry = (await catalog()).find((candidate) => candidate.name === name);
-      if (!entry) throw await notFound(name, "banger image list --available");
-      await buildFromSources(entry, options, shared);
-      const made = await manifestOf(name);
-      if (!made) throw new BangerError("INTERNAL", `the image ${name} vanished while it was installed`);
-      return made;
+  /** What a name that is not installed stands for. */
+  const entryFor = async (name: string): Promise<ImageCatalogEntry> => {
+    const known = (await catalog()).find((entry) => entry.name === name);
+    if (known) return known;
+    // A plain name is more likely a misspelt one of the catalog than one of a registry.
+    if (isName(name) && (await nearestName(name)) !== undefined) {
+      const error = await notFound(name, "banger image list --available");
+      throw new BangerError(error.code, error.message, {
+        ...error,
+        hint: `${error.hint}; for the registry's write ${name}:latest`,
+      });
+    }
+    const reference = keptName(isName(name) ? `${name}:latest` : name);
+    if (reference === undefined) throw await notFound(name, "banger image list --available");
+    return { name: reference, description: `${reference} of its registry`, sources: [{ type: "oci", reference }] };
+  };
+
+  const fill = async (entry: ImageCatalogEntry, source: ImageSource, folder: string, progress: Progress) => {
+    if (source.type === "debian-recipe") {
+      const { debianMirror, recipes } = options;
+      return await buildDebianImage({ entry, source, debianMirror, recipes, folder, progress });
+    }
+    const { name, description } = entry;
+    return await fillFromRegistry(
+      source.reference,
+      { name, description, folder, cache, registry: options.registry ?? {} },
+      progress,
+    );
+  };
+
+  /** Tries an entry's sources in order; the last one's error stands for all. */
+  const fromSources = async (entry: ImageCatalogEntry, progress: Progress): Promise<void> => {
+    let failure: unknown;
+    for (const source of entry.sources) {
+      if (progress.signal.aborted) break;
+      try {
+        await using staging = await stagingTree("image");
+        await fill(entry, source, staging.path, progress);
+        await publish(staging.path, imageFiles(entry.name).folder);
+        return;
+      } catch (error) {
+        failure = nameDiskFull(error);
+      }
+    }
+    throw failure;
+  };
+
+  const ensure = async (name: string, progress: Progress): Promise<ImageManifest> => {
+    const there = await manifestOf(name);
+    if (there) return there;
+    const entry = await entryFor(name);
+    return await flights.run(entry.name, progress, async (shared) => {
+      const meanwhile = await manifestOf(entry.name);
+      if (meanwhile) return meanwhile;
+      await fromSources(entry, shared);
+      return await needMade(entry.name);
     });
+  };
 
-  const ensure = async (name: string, progress: Progress): Promise<ImageManifest> =>
-    (await manifestOf(name)) ?? (await install(name, progress));
+  /** Makes an image that must not be there yet. */
+  const make = async (text: string, work: (name: string, folder: string) => Promise<void>): Promise<ImageInfo> => {
+    const name = checkImageName(text);
+    const there = async () => making.has(name) || (await exists(imageFiles(name).manifest));
+    if (await there()) throw taken(name);
+    if (making.has(name)) throw taken(name);
+    making.add(name);
+    try {
+      await using staging = await stagingTree("image");
+      await work(name, staging.path);
+      // A pull of that name may have been faster.
+      if (await exists(imageFiles(name).manifest)) throw taken(name);
+      await publish(staging.path, imageFiles(name).folder);
+      return await infoOf(await needMade(name));
+    } finally {
+      making.delete(name);
+    }
+  };
+
+  const remove = async (name: string, usersOf: UsersOf): Promise<void> => {
+    const refuse = () => {
+      const usedBy = usersOf(name);
+      if (usedBy.length > 0) throw inUse(name, usedBy);
+    };
+    refuse();
+    const { folder } = imageFiles(name);
+    await using staging = await stagingTree("delete");
+    const gone = join(staging.path, "gone");
+    await rename(folder, gone);
+    try {
+      // A VM may have been made of it while it was on its way out.
+      refuse();
+    } catch (error) {
+      if (!(await exists(folder))) await rename(gone, folder);
+      throw error;
+    }
+  };
 
   return {
-    list: async () => {
-      const names = await installedNames(imagesFolder());
-      // A damaged one must not hide the others; it is named by whatever uses it.
-      const found = await Promise.all(names.map((name) => manifests.readIfSound(imageFiles(name).manifest)));
-      return await Promise.all(found.filter((manifest) => manifest !== undefined).map(infoOf));
-    },
+    list: async () => await Promise.all((await installed()).map(infoOf)),
     available: async () => {
       const entries = await catalog();
       return await Promise.all(
@@ -131,99 +258,76 @@ export const imageService = (options: ImageServiceOptions = {}): ImageService =>
     },
     show: async (name) => infoOf(await needManifest(name)),
     pull: async (name, progress) => infoOf(await ensure(name, progress)),
-    ensure: async (name, progress) => {
-      const { rootfs, init, boot } = await ensure(name, progress);
-      return { name, digest: rootfs.sha256, rootfs: imageFiles(name).rootfs, init, boot };
+    importImage: async (request, input, progress) => {
+      await using scratch = await stagingTree("import");
+      if (request.name !== undefined && (await exists(imageFiles(checkImageName(request.name)).manifest)))
+        throw taken(checkImageName(request.name));
+      const found = await openImport(request, input, scratch.path, progress);
+      return await make(found.name, (_name, folder) => found.fill(folder));
+    },
+    register: (request, progress) =>
+      make(request.name, (name, folder) => fillRegistered({ ...request, name }, folder, progress)),
+    promote: async (name, progress) => {
+      const manifest = await needManifest(name);
+      const kept = manifest.name;
+      await flights.run(kept, progress, async (shared) => {
+        await promote(manifest, shared);
+        return await needMade(kept);
+      });
+      return await infoOf(await needMade(kept));
+    },
+    ensure: async (text, progress) => {
+      const manifest = await ensure(text, progress);
+      const { name, rootfs, init, boot, source } = manifest;
+      const isContainer = source.type === "oci" || source.type === "import";
+      return { name, digest: rootfs.sha256, rootfs: rootfsOf(manifest), init, boot, isContainer };
+    },
+    defaults: async (name) => {
+      try {
+        return (await manifestOf(name))?.boot;
+      } catch (error) {
+        if (error instanceof BangerError) return undefined;
+        throw error;
+      }
     },
     verify: async (name) => checkShape(await needManifest(name)),
     verifyDigest: async (name, progress) => {
       const manifest = await needManifest(name);
       await checkShape(manifest);
       progress.report({ stage: "digest" });
-      const digest = await sha256OfFile(imageFiles(name).rootfs, progress.signal);
-      if (digest !== manifest.rootfs.sha256) throw corrupt(name, "its content is not what was installed");
+      const digest = await sha256OfFile(rootfsOf(manifest), progress.signal);
+      if (digest !== manifest.rootfs.sha256)
+        throw corrupt(manifest.name, "its content is not what was installed", undefined, manifest);
     },
-    delete: async (name, usedBy) => {
-      if (!isName(name) || !(await exists(imageFiles(name).folder))) throw await notFound(name, "banger image list");
-      if (usedBy.length > 0) {
-        throw new BangerError("IMAGE_IN_USE", `the image ${name} is used by ${usedBy.join(", ")}`, {
-          hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,
-          details: { name, usedBy },
-        });
-      }
-      await unpublish(imageFiles(name).folder);
+    delete: async (text, usersOf) => {
+      const kept = keptName(text);
+      const latest = kept !== undefined && isName(kept) ? [kept, `${kept}:latest`] : [kept];
+      for (const name of latest)
+        if (name !== undefined && (await exists(imageFiles(name).folder))) return await remove(name, usersOf);
+      throw await notFound(text, "banger image list");
+    },
+    prune: async ({ dryRun, images }, usersOf) => {
+      const unusedImages = images ? (await installed()).filter(({ name }) => usersOf(name).length === 0) : [];
+      const infos = await Promise.all(unusedImages.map(infoOf));
+      if (!dryRun) for (const { name } of infos) await remove(name, usersOf);
+      const blobs = dryRun ? await cache.unused() : await cache.prune();
+      return {
+        blobs: blobs.length,
+        blobBytes: blobs.reduce((sum, { size }) => sum + size, 0),
+        images: infos.map(({ name, diskUsed }) => ({ name, diskUsed })),
+      };
     },
   };
 };
 
-/** Offset of ext4's magic number: the superblock at 1024, and 56 into it. */
-const MAGIC_OFFSET = 1024 + 56;
-const EXT4_MAGIC = 0xef53;
-
-const checkShape = async ({ name, rootfs }: ImageManifest): Promise<void> => {
-  try {
-    const file = await open(imageFiles(name).rootfs, "r");
-    try {
-      const { size } = await file.stat();
-      if (size !== rootfs.size) throw corrupt(name, `it has ${size} bytes in place of ${rootfs.size}`);
-      const { buffer, bytesRead } = await file.read(Buffer.alloc(2), 0, 2, MAGIC_OFFSET);
-      if (bytesRead !== 2 || buffer.readUInt16LE(0) !== EXT4_MAGIC) throw corrupt(name, "it holds no ext4 file system");
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    throw errnoOf(error) === "ENOENT" ? corrupt(name, "its root file system is missing") : error;
-  }
-};
-
-const corrupt = (name: string, why: string, cause?: unknown): BangerError =>
-  new BangerError("IMAGE_CORRUPT", `the image ${name} is damaged: ${why}`, {
-    hint: `get it anew: banger image delete ${name} && banger image pull ${name}`,
+const taken = (name: string): BangerError =>
+  new BangerError("IMAGE_EXISTS", `there is an image ${name} already, or one is being made`, {
+    hint: `choose another name with --name, or remove it first: banger image delete ${name}`,
     details: { name },
-    cause,
   });
 
-const infoOf = async ({
-  name,
-  description,
-  rootfs,
-  init,
-  boot,
-  packages,
-  createdAt,
-}: ImageManifest): Promise<ImageInfo> => {
-  const path = imageFiles(name).rootfs;
-  return {
-    name,
-    description,
-    digest: rootfs.sha256,
-    size: rootfs.size,
-    // A damaged image is listed too, so that it can be deleted.
-    diskUsed: (await exists(path)) ? await bytesOnDisk(path) : 0,
-    init,
-    boot,
-    packages: packages.length,
-    createdAt,
-  };
-};
-
-/** Tries an entry's sources in order; the last one's error stands for all. */
-const buildFromSources = async (
-  entry: ImageCatalogEntry,
-  { debianMirror, recipes }: ImageServiceOptions,
-  progress: Progress,
-): Promise<void> => {
-  let failure: unknown;
-  for (const source of entry.sources) {
-    if (progress.signal.aborted) break;
-    try {
-      await using staging = await stagingTree("image");
-      await buildDebianImage({ entry, source, debianMirror, recipes, folder: staging.path, progress });
-      await publish(staging.path, imageFiles(entry.name).folder);
-      return;
-    } catch (error) {
-      failure = nameDiskFull(error);
-    }
-  }
-  throw failure;
-};
+const inUse = (name: string, usedBy: readonly string[]): BangerError =>
+  new BangerError("IMAGE_IN_USE", `the image ${name} is used by ${usedBy.join(", ")}`, {
+    hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,
+    details: { name, usedBy },
+  });

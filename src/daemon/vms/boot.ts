@@ -6,7 +6,7 @@ import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
 import { agentBinary, vmFiles, vmSockets } from "../../host/paths.ts";
 import type { Driver, GuestNetwork, Machine, MachineIdentity } from "../../vmm/driver.ts";
-import type { ImageService } from "../images/service.ts";
+import type { BootImage, ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Log } from "../log.ts";
 import type { GuestKeys, SshService } from "../ssh/service.ts";
@@ -112,12 +112,12 @@ export const greetGuest = async (
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
       if (connection.hello.phase === "running") return { connection, notes: [] };
-      const [{ network }, { boot: image }] = await Promise.all([
+      const [{ network }, image] = await Promise.all([
         services.driver.host(),
         services.images.ensure(row.image, limited),
       ]);
-      await callGuest(connection, guestConfiguration(row, image.env, network.guest, await keys), limited);
-      progress.report({ stage: "boot", message: connection.hello.init ? "init" : "agent" });
+      await callGuest(connection, guestConfiguration(row, image, network.guest, await keys), limited);
+      progress.report({ stage: "boot", message: connection.hello.init && startsInit(image) ? "init" : "agent" });
       const notes = await waitForInit(initUp.promise, connection, progress);
       return { connection, notes };
     };
@@ -166,10 +166,13 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
   }
 };
 
+/** A container's image may hold an init that nobody means to start. */
+const startsInit = ({ init, isContainer }: BootImage): boolean => init !== null || !isContainer;
+
 /** Identity, network and clock, as `configure` of docs/guest-protocol.md takes them. */
 const guestConfiguration = (
   row: VmRow,
-  imageEnv: Readonly<Record<string, string>>,
+  image: BootImage,
   guestNetwork: GuestNetwork,
   ssh: GuestKeys,
 ): Record<string, unknown> => ({
@@ -178,8 +181,8 @@ const guestConfiguration = (
   machine_id: row.id,
   clock_ns: String(BigInt(Date.now()) * 1_000_000n),
   entropy: randomBytes(64).toString("base64"),
-  env: { ...imageEnv, ...row.env },
+  env: { ...image.boot.env, ...row.env },
   ssh,
   ...(row.network === "none" ? {} : { network: { mac: row.mac, ...guestNetwork } }),
-  start_init: true,
+  start_init: startsInit(image),
 });

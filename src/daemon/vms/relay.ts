@@ -81,6 +81,11 @@ export const execError = (error: unknown, { argv, cwd, user }: Exec): unknown =>
   if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") return error;
   const program = argv[0] ?? "the login shell";
   const code = String(error.details?.code);
+  if (code === "ENOENT" && argv.length === 0)
+    return new BangerError("EXEC_NOT_FOUND", "the image has no shell", {
+      hint: "run a program of its own: banger vm exec VM -- /PROGRAM, or banger vm run --image IMAGE -- /PROGRAM",
+      cause: error,
+    });
   if (code === "ENOENT")
     return new BangerError("EXEC_NOT_FOUND", `${program}: not found in the guest`, { cause: error });
   if (code === "EISDIR") return new BangerError("EXEC_NOT_EXECUTABLE", `${program}: is a directory`, { cause: error });

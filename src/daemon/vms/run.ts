@@ -6,6 +6,7 @@ import type { StreamResult } from "../../guest/stream.ts";
 import type { ClientStream } from "../api/client-stream.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "./actor.ts";
+import { withImageDefaults } from "./image-defaults.ts";
 import { execError, execRequest, relay } from "./relay.ts";
 import type { VmService } from "./service.ts";
 
@@ -44,8 +45,9 @@ export const runVm = async (
     if (!actor) throw new BangerError("INTERNAL", "a run without its VM");
     using _use = actor.use();
     client.event({ vm: vms.view(actor) });
-    return await relay(client, guest, execRequest(exec)).catch((error: unknown) => {
-      throw execError(error, exec);
+    const main = withImageDefaults(exec, await vms.imageDefaults(actor), true);
+    return await relay(client, guest, execRequest(main)).catch((error: unknown) => {
+      throw execError(error, main);
     });
   } finally {
     // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.

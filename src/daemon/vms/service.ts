@@ -1,6 +1,7 @@
 /** All VMs of one user: making, finding, and what is asked of them. */
 import { randomBytes } from "node:crypto";
 import { BangerError, nearest } from "../../contract/errors.ts";
+import type { ImageBoot } from "../../contract/images.ts";
 import { checkName, formatDuration } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
@@ -48,6 +49,8 @@ export type VmService = {
   set(actor: VmActor, request: SetVm, progress: Progress): Promise<Pick<SetResult, "effects" | "notes">>;
   /** What listens in the guest. */
   ports(actor: VmActor): Promise<GuestPort[]>;
+  /** How commands run in it where nothing is said. */
+  imageDefaults(actor: VmActor): Promise<ImageBoot | undefined>;
   /** Names of the VMs that use an image or a kernel. */
   usersOf(what: "image" | "kernel", name: string): string[];
   /** Takes up what an earlier daemon left. */
@@ -161,7 +164,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     const notes = await admitDisk(wanted.diskSize, 0, undefined, request.force);
     // What could never start is not made.
     checkOwnMemory(wanted.memory, await hostRoom(roots().state), request.force ?? false);
-    await Promise.all([
+    const [image] = await Promise.all([
       services.images.ensure(wanted.image, progress),
       services.kernels.ensure(wanted.kernel, progress),
     ]);
@@ -170,7 +173,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     const row: VmRow = {
       id: randomBytes(16).toString("hex"),
       name,
-      image: wanted.image,
+      image: image.name,
       kernel: wanted.kernel,
       vcpu: wanted.vcpu,
       memory: wanted.memory,
@@ -233,6 +236,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       return await guestPorts(await actor.guest(limited), limited);
     },
     find,
+    imageDefaults: (actor) => services.images.defaults(actor.row().image),
     usersOf: (what, name) =>
       [...actors.values()]
         .map(({ row }) => row())
