@@ -14,6 +14,7 @@ import {
   MAX_PAYLOAD,
   MAX_REQUEST,
 } from "../contract/frames.ts";
+import type { OperationInfo } from "../contract/api.ts";
 import type { ProgressEvent } from "../contract/progress.ts";
 import type { ExecResult, Vm } from "../contract/vms.ts";
 import { lostDaemon } from "./errors.ts";
@@ -25,7 +26,10 @@ const COPY_BELOW = 4096;
 /** Bytes a side of the caller may be ahead of the socket. */
 const WINDOW = 256 * 1024;
 
-export type StreamEvent = { progress: ProgressEvent; vm?: undefined } | { vm: Vm; progress?: undefined };
+export type StreamEvent =
+  | { operation: OperationInfo; vm?: undefined; progress?: undefined }
+  | { progress: ProgressEvent; vm?: undefined; operation?: undefined }
+  | { vm: Vm; progress?: undefined; operation?: undefined };
 /** How a stream ended. `ok` is the result of what is not a command. */
 export type StreamEnd = ExecResult | { ok: unknown; exit?: undefined; signal?: undefined };
 

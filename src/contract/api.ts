@@ -4,7 +4,7 @@
  * - `json`: one answer.
  * - `operation`: long work. The answer is lines of JSON: `{operation}`, then `{progress}` as it comes, last `{result}` or `{error}`.
  * - `stream`: the connection is upgraded to frames (frames.ts). The client sends OPEN with the request, then DATA, END, CONTROL; the daemon sends
- *   EVENT (`{progress}` or `{vm}`), OPENED, DATA, and CLOSE last, with `{ok}`, `{exit}`, `{signal}` or `{error}`.
+ *   EVENT (`{operation}`, `{progress}` or `{vm}`), OPENED, DATA, and CLOSE last, with `{ok}`, `{exit}`, `{signal}` or `{error}`.
  */
 import * as z from "zod/mini";
 import type { ErrorBody } from "./errors.ts";

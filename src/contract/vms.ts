@@ -106,11 +106,11 @@ export const setResultSchema = z.object({
 });
 export type SetResult = z.infer<typeof setResultSchema>;
 
-/** One line of a watch: first all VMs, then each VM as it changes and each that is gone. */
+/** One line of a watch: first all VMs, then each VM as it changes and each that is gone, with the id of the operation that did it. */
 export type VmWatchLine =
   | { vms: Vm[]; vm?: undefined; gone?: undefined }
-  | { vm: Vm; vms?: undefined; gone?: undefined }
-  | { gone: { id: string; name: string }; vms?: undefined; vm?: undefined };
+  | { vm: Vm; operation?: string; vms?: undefined; gone?: undefined }
+  | { gone: { id: string; name: string }; operation?: string; vms?: undefined; vm?: undefined };
 
 /** A socket in the guest that waits for connections. */
 export const portSchema = z.object({

@@ -1,6 +1,7 @@
 /** The daemon's log: one JSON object a line, bounded by size. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { createWriteStream, type WriteStream } from "node:fs";
-import { mkdir, rename, stat } from "node:fs/promises";
+import { mkdir, open, rename, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { errnoOf } from "../contract/errors.ts";
 
@@ -11,6 +12,9 @@ export type Log = Record<"debug" | "info" | "warn" | "error", (message: string, 
 
 const levels = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof levels)[number];
+
+/** What is written within a scope carries its fields: the id of the operation that it is part of. */
+export const logScope = new AsyncLocalStorage<{ operation: string }>();
 
 /** A log over this many bytes becomes `.1` at the next start or when it is reached. */
 const MAX_BYTES = 8 * 1024 * 1024;
@@ -35,9 +39,14 @@ const sizeOf = async (path: string): Promise<number> => {
   }
 };
 
-/** @param level of the least that is written; asked for each line */
-export const openLog = async (path: string, level: () => LogLevel): Promise<Log> => {
+/**
+ * @param level of the least that is written; asked for each line
+ * @param maxBytes of the file before it is put aside as `.1`
+ */
+export const openLog = async (path: string, level: () => LogLevel, maxBytes = MAX_BYTES): Promise<Log> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  // There from now on, for those who follow it.
+  await (await open(path, "a", 0o600)).close();
   let written = await sizeOf(path);
   const openStream = (): WriteStream => {
     const stream = createWriteStream(path, { flags: "a", mode: 0o600 });
@@ -65,10 +74,13 @@ export const openLog = async (path: string, level: () => LogLevel): Promise<Log>
     (message: string, fields: Fields = {}) => {
       if (levels.indexOf(name) < levels.indexOf(level())) return;
       const described = Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, describe(value)]));
-      const line = `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...described })}\n`;
+      const scope = logScope.getStore();
+      const line = `${JSON.stringify({ time: new Date().toISOString(), level: name, message, ...scope, ...described })}\n`;
+      // There may be room again.
+      if (stream.destroyed) stream = openStream();
       stream.write(line);
       written += line.length;
-      if (written > MAX_BYTES && !rotating) void rotate();
+      if (written > maxBytes && !rotating) void rotate();
     };
   return {
     debug: write("debug"),

@@ -1,9 +1,9 @@
 /** Long work with an id, watchers and a cancel. */
 import { randomBytes } from "node:crypto";
 import type { OperationInfo } from "../contract/api.ts";
-import { BangerError } from "../contract/errors.ts";
+import { BangerError, toBangerError } from "../contract/errors.ts";
 import type { Progress, ProgressEvent } from "../contract/progress.ts";
-import type { Log } from "./log.ts";
+import { type Log, logScope } from "./log.ts";
 
 export type Operations = {
   list(): OperationInfo[];
@@ -25,6 +25,13 @@ export type Watcher = { started?(info: OperationInfo): void; progress(event: Pro
 /** How long undoing may hold up a daemon that is to end, in ms: below what a client waits for it. What is left then, the next daemon finds. */
 const DRAIN_LIMIT = 8000;
 
+/** The id leads from an error to what the log says of it. */
+const withOperation = (thrown: unknown, operation: string): BangerError => {
+  const error = toBangerError(thrown);
+  const { code, message, hint, details } = error;
+  return new BangerError(code, message, { hint, details: { operation, ...details }, cause: thrown });
+};
+
 const cancelled = (what: string) => new BangerError("CANCELLED", `cancelled: ${what}`);
 
 export const operations = (log: Log): Operations => {
@@ -38,7 +45,8 @@ export const operations = (log: Log): Operations => {
     signal?.addEventListener("abort", abort, { once: true });
     watch.started?.(info);
     log.info("operation started", { operation: info.id, what });
-    const result = work({ signal: controller.signal, report: watch.progress });
+    const progress = { signal: controller.signal, report: watch.progress };
+    const result = logScope.run({ operation: info.id }, () => work(progress));
     running.set(info.id, { info, controller, over: result.catch(() => undefined) });
     try {
       const value = await result;
@@ -46,7 +54,7 @@ export const operations = (log: Log): Operations => {
       return value;
     } catch (error) {
       log.warn("operation failed", { operation: info.id, what, ms: Date.now() - info.startedAt, error });
-      throw error;
+      throw withOperation(error, info.id);
     } finally {
       running.delete(info.id);
       signal?.removeEventListener("abort", abort);

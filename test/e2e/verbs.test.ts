@@ -221,6 +221,41 @@ test("a guest that does not shut down in time is ended, and the VM says so", asy
   assert.deepEqual([vm.state, vm.reason], ["stopped", "the guest did not shut down in time"]);
 });
 
+test("an operation is seen while it runs, cancelled by its id, undone, and told of in the log and to who watches", async () => {
+  const watching = host.start(["vm", "list", "--watch", "--json"]);
+  const starting = outputHolds(watching, /"name":"box".*"state":"starting".*"operation":"[0-9a-f]+"/);
+  const child = host.start(["vm", "start", "box"]);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  const stderr = outputHolds(child, "cancelled");
+  const [, id = ""] = /"operation":"([0-9a-f]+)"/.exec(await starting) ?? [];
+  const { operations } = await host.json<{ operations: { id: string; what: string }[] }>("daemon", "status");
+  assert.deepEqual(
+    operations.map((operation) => operation.id),
+    [id],
+  );
+  const stopped = outputHolds(watching, /"state":"stopped"/);
+  const logged = host.start(["daemon", "logs", "-f", "-n", "1000", "--operation", id]);
+  const failed = outputHolds(logged, /operation started[\s\S]*operation failed.*CANCELLED/);
+  await host.tool(
+    "curl",
+    "-sS",
+    "-X",
+    "DELETE",
+    "--unix-socket",
+    `${host.env.XDG_RUNTIME_DIR}/banger/bangerd.sock`,
+    `http://banger/v1/operations/${id}`,
+  );
+  assert.equal(await ended, 130);
+  await stderr;
+  await stopped;
+  await failed;
+  for (const one of [watching, logged]) one.kill("SIGINT");
+  assert.deepEqual(
+    (await host.processes()).filter(({ command }) => /qemu|passt/.test(command)),
+    [],
+  );
+});
+
 test("logs --since: only what is recent", async () => {
   await ok("vm", "start", "box");
   await exec("sh", "-c", "echo a-line-now >/dev/console");

@@ -15,6 +15,7 @@ export const command = defineCommand({
     using client = openClient({ autostart: false });
     try {
       const status = await client.call("status", {}, {});
+      const operations = await client.call("operations", {}, {});
       const text = record([
         ["state", `running for ${age(status.startedAt)}`],
         ["pid", String(status.pid)],
@@ -22,8 +23,9 @@ export const command = defineCommand({
         ["socket", status.socket],
         ["memory", formatSize(status.memory)],
         ["vms", `${status.vms}, ${status.running} running`],
+        ...operations.map(({ id, what, startedAt }) => ["operation", `${id}: ${what}, for ${age(startedAt)}`] as const),
       ]);
-      return { data: { state: "running", ...status }, text };
+      return { data: { state: "running", ...status, operations }, text };
     } catch (error) {
       const { code } = toBangerError(error);
       if (code !== "DAEMON_UNREACHABLE") throw error;

@@ -5,9 +5,10 @@ import { asciiJson, harmless } from "./plain.ts";
 
 const hintOf = (error: BangerError): string | undefined => {
   if (error.hint !== undefined) return error.hint;
-  return errorTable[error.code].owner === "bug"
-    ? "this is a bug in banger: `banger daemon logs` may say more"
-    : undefined;
+  if (errorTable[error.code].owner !== "bug") return undefined;
+  const operation = error.details?.operation;
+  const which = typeof operation === "string" ? ` --operation ${operation}` : "";
+  return `this is a bug in banger: \`banger daemon logs${which}\` may say more`;
 };
 
 /**

@@ -1,5 +1,6 @@
 /** `vm run`: create, start, exec, and for an ephemeral VM delete, as one stream that nothing can leave half done. */
 import { BangerError } from "../../contract/errors.ts";
+import type { OperationInfo } from "../../contract/api.ts";
 import type { ProgressEvent } from "../../contract/progress.ts";
 import type { Run } from "../../contract/vms.ts";
 import type { StreamResult } from "../../guest/stream.ts";
@@ -20,7 +21,10 @@ export const runVm = async (
   vms: VmService,
   operations: Operations,
 ): Promise<StreamResult> => {
-  const watch = { progress: (progress: ProgressEvent) => client.event({ progress }) };
+  const watch = {
+    started: (operation: OperationInfo) => client.event({ operation }),
+    progress: (progress: ProgressEvent) => client.event({ progress }),
+  };
   let actor: VmActor | undefined;
   try {
     const guest = await operations.run(

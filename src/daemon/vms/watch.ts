@@ -1,5 +1,6 @@
 /** Tells clients of VMs as they change. What a slow client has not read yet is kept once per VM, not once per change. */
 import type { Writable } from "node:stream";
+import { logScope } from "../log.ts";
 import type { Vm, VmWatchLine } from "../../contract/vms.ts";
 
 export type VmFeed = {
@@ -18,10 +19,11 @@ export const vmFeed = (all: () => Vm[], view: (id: string) => Vm | undefined): V
 
   const watch: VmFeed["watch"] = async (output, gone) => {
     const names = new Map<string, string>();
-    const changed = new Set<string>();
+    /** With the operation that last changed it. */
+    const changed = new Map<string, string | undefined>();
     let wake = (): void => undefined;
     const listener = (id: string) => {
-      changed.add(id);
+      changed.set(id, logScope.getStore()?.operation);
       wake();
     };
     listeners.add(listener);
@@ -33,18 +35,19 @@ export const vmFeed = (all: () => Vm[], view: (id: string) => Vm | undefined): V
       for (const { id, name } of vms) names.set(id, name);
       await put({ vms });
       while (!gone.aborted) {
-        const [id] = changed;
-        if (id === undefined) {
+        const [entry] = changed;
+        if (!entry) {
           await new Promise<void>((resolve) => {
             wake = resolve;
           });
           continue;
         }
+        const [id, operation] = entry;
         changed.delete(id);
         const vm = view(id);
         const name = vm?.name ?? names.get(id);
         if (name === undefined) continue;
-        await put(vm ? { vm } : { gone: { id, name } });
+        await put({ ...(vm ? { vm } : { gone: { id, name } }), ...(operation === undefined ? {} : { operation }) });
         if (vm) names.set(id, name);
         else names.delete(id);
       }
