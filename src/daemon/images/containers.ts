@@ -34,7 +34,7 @@ export const fillFromRegistry = async (
   const parsed = checkReference(reference);
   await using image = await openRegistryImage(
     parsed,
-    { registry: registryClient(registry), cache, platform: hostPlatform },
+    { ...registry, registry: registryClient(registry), cache, platform: hostPlatform },
     progress,
   );
   const source: ImageOrigin = { type: "oci", reference: parsed.name, digest: image.digest ?? "" };

@@ -2,7 +2,7 @@
 import { rename } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import type { Readable } from "node:stream";
-import { BangerError, nearest } from "../../contract/errors.ts";
+import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
 import {
   type Available,
   type ImageBoot,
@@ -234,7 +234,12 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
     const { folder } = imageFiles(name);
     await using staging = await stagingTree("delete");
     const gone = join(staging.path, "gone");
-    await rename(folder, gone);
+    try {
+      await rename(folder, gone);
+    } catch (error) {
+      // A peer was faster.
+      throw errnoOf(error) === "ENOENT" ? await notFound(name, "banger image list") : error;
+    }
     try {
       // A VM may have been made of it while it was on its way out.
       refuse();

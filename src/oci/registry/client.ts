@@ -5,16 +5,18 @@ import { digestOf } from "../digest.ts";
 import { type Descriptor, mediaTypes, MOST_MANIFEST } from "../manifest.ts";
 import type { Reference } from "../reference.ts";
 import { authorizer, parseChallenge, refused } from "./auth.ts";
+import type { DownloadOptions } from "./download-options.ts";
 import { type CredentialStore, dockerCredentials } from "./docker-config.ts";
 import { http as makeHttp, type HttpOptions, type HttpResponse, isNoTls, readBody } from "./http.ts";
 
-export type RegistryOptions = HttpOptions & {
-  /** Registry -> addresses that are tried before it. */
-  mirrors?: Readonly<Record<string, readonly string[]>>;
-  /** Hosts that need no TLS, or no valid certificate. */
-  insecure?: readonly string[];
-  credentials?: CredentialStore;
-};
+export type RegistryOptions = HttpOptions &
+  DownloadOptions & {
+    /** Registry -> addresses that are tried before it. */
+    mirrors?: Readonly<Record<string, readonly string[]>>;
+    /** Hosts that need no TLS, or no valid certificate. */
+    insecure?: readonly string[];
+    credentials?: CredentialStore;
+  };
 
 export type RegistryClient = {
   /**

@@ -108,7 +108,6 @@ const askHelper = async (helper: string, registry: string, signal: AbortSignal):
       input: `${server}\n`,
       okStatus: [0, 1],
       signal: AbortSignal.any([signal, AbortSignal.timeout(HELPER_LIMIT)]),
-      endWithParent: true,
     });
     if (status === 1) {
       // The words that all helpers say where they have nothing; on stdout.

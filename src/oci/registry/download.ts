@@ -8,13 +8,7 @@ import { hasherOf } from "../digest.ts";
 import type { Descriptor } from "../manifest.ts";
 import type { Reference } from "../reference.ts";
 import type { RegistryClient } from "./client.ts";
-
-export type DownloadOptions = {
-  /** Attempts in a row that bring not a single byte. */
-  attempts?: number;
-  /** Before the second attempt, doubled for each further one, in ms. */
-  pause?: number;
-};
+import type { DownloadOptions } from "./download-options.ts";
 
 /** @returns what the blob cache calls for a blob that it lacks */
 export const downloader =

@@ -16,7 +16,8 @@ import {
 } from "../manifest.ts";
 import type { Reference } from "../reference.ts";
 import type { RegistryClient } from "../registry/client.ts";
-import { downloader, type DownloadOptions } from "../registry/download.ts";
+import { downloader } from "../registry/download.ts";
+import type { DownloadOptions } from "../registry/download-options.ts";
 import { readSmall } from "./small-file.ts";
 
 export type RegistryImageOptions = DownloadOptions & {

@@ -19,7 +19,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import fc from "fast-check";
-import { entry, header, type Made, sealed, tar } from "../../../test/support/tar-builder.ts";
+import { entry, type Made, sealed, tar } from "../../../test/support/tar-builder.ts";
 import { TarError } from "./error.ts";
 import { readTar, type TarEntry } from "./reader.ts";
 
@@ -241,5 +241,4 @@ test("no bytes make the reader do anything but read or refuse", async () => {
     ),
     { numRuns: 2000 },
   );
-  assert.equal(header({ name: "x" }).length, 512);
 });
