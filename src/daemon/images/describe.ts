@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { ImageInfo, ImageManifest } from "../../contract/images.ts";
-import { bytesOnDisk, exists } from "../../host/files.ts";
+import { bytesOnDisk } from "../../host/files.ts";
 import { imageFiles } from "../../host/paths.ts";
 
 /** Banger's own copy, or the user's file. */
@@ -52,6 +52,16 @@ export const corrupt = (name: string, why: string, cause?: unknown, manifest?: I
   });
 };
 
+/** A damaged image is listed too, so that it can be deleted; and one may be deleted just now. */
+const diskUsed = async (path: string): Promise<number> => {
+  try {
+    return await bytesOnDisk(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return 0;
+    throw error;
+  }
+};
+
 export const infoOf = async (manifest: ImageManifest): Promise<ImageInfo> => {
   const { name, description, rootfs, init, boot, source, layers, packages, createdAt } = manifest;
   const path = rootfsOf(manifest);
@@ -60,8 +70,7 @@ export const infoOf = async (manifest: ImageManifest): Promise<ImageInfo> => {
     description,
     digest: rootfs.sha256,
     size: rootfs.size,
-    // A damaged image is listed too, so that it can be deleted.
-    diskUsed: (await exists(path)) ? await bytesOnDisk(path) : 0,
+    diskUsed: await diskUsed(path),
     init,
     boot,
     source,

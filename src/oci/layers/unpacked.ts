@@ -3,7 +3,7 @@ import { open } from "node:fs/promises";
 import type { Transform } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { errnoOf } from "../../contract/errors.ts";
-import { abortError } from "../../contract/progress.ts";
+import { abortError, throwIfAborted } from "../../contract/progress.ts";
 import { TarError } from "../tar/error.ts";
 
 /** A part of a file. */
@@ -44,6 +44,7 @@ export async function* unpacked(
   part: FilePart,
   { signal, onRead, onChunk }: UnpackOptions,
 ): AsyncGenerator<Buffer, void, void> {
+  throwIfAborted(signal);
   const file = await open(part.path, "r");
   try {
     const head = Buffer.alloc(Math.min(8, part.size));
@@ -55,13 +56,14 @@ export async function* unpacked(
       end: part.start + part.size - 1,
       highWaterMark: packing === "none" ? UNPACKED_CHUNK * 2 : PACKED_CHUNK,
       autoClose: false,
-      signal,
     });
     if (onRead) input.on("data", (chunk) => onRead(chunk.length));
     const unpack = unpackerOf(packing);
     if (unpack) input.on("error", (error) => unpack.destroy(error)).pipe(unpack);
     try {
       for await (const chunk of unpack ?? input) {
+        // Looked at here only: a file of this machine is not waited for.
+        throwIfAborted(signal);
         onChunk?.(chunk);
         yield chunk;
       }
