@@ -43,7 +43,7 @@ needed=(
   npm npm
 )
 if [[ $purpose == test ]]; then
-  needed+=(rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish
+  needed+=(rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish systemd-analyze systemd
     skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl)
 fi
 

@@ -1,6 +1,7 @@
 /** From the words of a command line to a command. */
 import { BangerError, nearest } from "../contract/errors.ts";
 import type { Entry } from "./command.ts";
+import { asTyped } from "./parse.ts";
 import { entries, groups } from "./table.ts";
 
 export type Globals = { json: boolean; help: boolean; version: boolean };
@@ -27,6 +28,7 @@ export const findCommand = (argv: readonly string[]): Found => {
   const words = [...argv];
   while (words[0]?.startsWith("-")) {
     const word = words.shift() ?? "";
+    if (word === "--") throw commandMissing();
     const name = globalFlags[word];
     if (!name) throw unknown("flag", word, Object.keys(globalFlags), "banger --help");
     globals[name] = true;
@@ -34,6 +36,7 @@ export const findCommand = (argv: readonly string[]): Found => {
   if (words[0] === "help") {
     words.shift();
     globals.help = true;
+    if (words[0] === "help") words.shift();
   }
   const [noun, verb] = words;
   if (noun === undefined) return { globals, path: "", entry: undefined, rest: [] };
@@ -42,18 +45,14 @@ export const findCommand = (argv: readonly string[]): Found => {
   if (single) return { globals, path: single.name, entry: single, rest: words.slice(1) };
   if (!Object.hasOwn(groups, noun)) throw unknown("command", noun, topLevel(), "banger --help");
   if (verb === undefined || verb.startsWith("-")) {
-    globals.help ||= verb === "-h" || verb === "--help";
+    if (verb === "--") throw commandMissing();
+    if (verb !== undefined && !["-h", "--help", "--json"].includes(verb))
+      throw unknown("flag", verb, Object.keys(globalFlags), `banger ${noun} --help`);
+    globals.help = true;
     return { globals, path: noun, entry: undefined, rest: words.slice(1) };
   }
   const entry = entries.find(({ name }) => name === `${noun} ${verb}`) ?? aliasIn(noun, verb);
-  if (!entry) {
-    throw unknown(
-      "command",
-      `${noun} ${verb}`,
-      visible().map(({ name }) => name),
-      `banger ${noun} --help`,
-    );
-  }
+  if (!entry) throw unknownVerb(noun, verb);
   return { globals, path: entry.name, entry, rest: words.slice(2) };
 };
 
@@ -68,12 +67,29 @@ const topLevel = (): string[] => [
   ...visible().flatMap(({ name, alias }) => [...(alias ? [alias] : []), ...(name.includes(" ") ? [] : [name])]),
 ];
 
+/** A verb of the same noun, where one is near; a verb of another noun else. */
+const unknownVerb = (noun: string, verb: string): BangerError => {
+  const verbs = visible().flatMap(({ name }) => (name.startsWith(`${noun} `) ? [name.slice(noun.length + 1)] : []));
+  const near = nearest(verb, verbs);
+  const elsewhere = visible().find(({ name }) => verb !== "" && name.endsWith(` ${verb}`))?.name;
+  const meant = near === undefined ? elsewhere : `${noun} ${near}`;
+  return new BangerError("USAGE", `unknown command: ${noun} ${asTyped(verb)}`, {
+    hint: meant ? `did you mean \`banger ${meant}\`?` : `see \`banger ${noun} --help\``,
+  });
+};
+
+const commandMissing = (): BangerError =>
+  new BangerError("USAGE", "the command is missing before `--`", {
+    hint: "what follows `--` is for a program in a VM: banger vm run --rm -- uname -a",
+  });
+
 const unknown = (what: string, word: string, candidates: string[], help: string): BangerError => {
   // A verb without its noun (`prune` for `vm prune`) is nearer than any spelling.
-  const whole = what === "command" ? visible().find(({ name }) => name.endsWith(` ${word}`))?.name : undefined;
+  const whole =
+    what === "command" ? visible().find(({ name }) => word !== "" && name.endsWith(` ${word}`))?.name : undefined;
   const near = whole ?? nearest(word, candidates);
   const shown = near && what === "command" ? `banger ${near}` : near;
-  return new BangerError("USAGE", `unknown ${what}: ${word}`, {
+  return new BangerError("USAGE", `unknown ${what}: ${asTyped(word)}`, {
     hint: shown ? `did you mean \`${shown}\`?` : `see \`${help}\``,
   });
 };

@@ -39,6 +39,13 @@ describe("finding the command", () => {
   ];
   for (const [line, name] of found) test(line, () => assert.equal(findCommand(line.split(" ")).entry?.name, name));
 
+  test("help of help is help, an empty word and a control character are shown as such", () => {
+    assert.deepEqual([findCommand(["help", "help"]).path, findCommand(["help", "help"]).globals.help], ["", true]);
+    assert.throws(() => findCommand([""]), /unknown command: ""/);
+    assert.throws(() => findCommand(["a\u001b[31m"]), /unknown command: "a\\u001b\[31m"/);
+    assert.throws(() => findCommand(["vm", ""]), /unknown command: vm ""/);
+  });
+
   test("what follows the command is not looked at", () => {
     assert.deepEqual(findCommand(["exec", "box", "--json", "--", "--help"]).rest, ["box", "--json", "--", "--help"]);
     assert.equal(findCommand(["exec", "box", "--json"]).globals.json, false);
@@ -50,6 +57,14 @@ describe("finding the command", () => {
     ["pss", /`banger ps`/],
     ["--jsn ps", /`--json`/],
     ["quux", /banger --help/],
+    ["vm quux", /banger vm --help/],
+    ["daemon bogus", /banger daemon --help/],
+    ["image run", /`banger vm run`/],
+    ["vm --hlep", /`--help`/],
+    ["vm -x", /`-h`/],
+    ["vm --", /banger vm run --rm -- uname -a/],
+    ["-- ls", /banger vm run --rm -- uname -a/],
+    ["help vm nosuch", /banger vm --help/],
   ];
   for (const [line, hint] of unknown) {
     test(`unknown: ${line}`, () => {
@@ -147,6 +162,19 @@ describe("flags", () => {
     [["stop"], /VM is missing/],
     [["vm", "show", "a", "b"], /one argument too many: b/],
     [["vm", "list", "x"], /unexpected argument: x/],
+    [["vm", "list", ""], /unexpected argument: ""/],
+    [["vm", "list", "a b"], /unexpected argument: "a b"/],
+    [["vm", "show", ""], /VM is empty/],
+    [["stop", "box", ""], /VM is empty/],
+    [["vm", "cp", "", "box:/x"], /PATHS is empty/],
+    [["run", "--image", ""], /the value of --image is empty/],
+    [["exec", "-u", "", "box", "ls"], /the value of -u is empty/],
+    [["run", "--memory", "-1G"], /"-1G" is not a valid memory size/],
+    [["stop", "-t", "-5", "box"], /"-5" is not a time/],
+    [["run", "--env", "A B=1"], /environment setting/],
+    [["run", "--env", "A\nB=1"], /environment setting/],
+    [["run", "--name", "x".repeat(300)], /^"x{60}…" \(300 characters\) is not a valid VM name$/],
+    [["run", "--name", "bøx"], /"bøx" is not a valid VM name/],
   ];
   for (const [line, message, hint] of wrong) {
     test(`refused: ${line.join(" ")}`, async () => {
@@ -178,7 +206,7 @@ describe("help", () => {
     for (const examples of [...commands, ...Object.values(groupExamples)]) {
       assert.ok(examples.length > 0);
       for (const [example] of examples) {
-        const [, line = ""] = /banger ([^|<>)]*)/.exec(example) ?? [];
+        const [, line = ""] = /banger ([^|<>)&]*)/.exec(example) ?? [];
         const words = line
           .trim()
           .replace(/\$\([^)]*\)?/g, "box")

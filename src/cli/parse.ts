@@ -1,6 +1,7 @@
 /** Parses what follows the command's name. */
 import { parseArgs } from "node:util";
 import { BangerError, nearest } from "../contract/errors.ts";
+import { quoted } from "../contract/names.ts";
 import type { Command, Flag, Flags, Invocation, Runnable, ValuesOf } from "./command.ts";
 
 export type Parsed<F extends Flags = Flags> = Invocation<F> & { help: boolean };
@@ -87,9 +88,11 @@ const takeOption = (name: string, flags: Flags, values: Record<string, unknown>,
     values[token.name] = true;
     return;
   }
-  if (token.value === undefined || (!token.inlineValue && /^-./.test(token.value))) {
+  // `-5` is a number that the flag may refuse; `-x` is the next flag.
+  if (token.value === undefined || (!token.inlineValue && /^-[^\d]/.test(token.value))) {
     throw usage(name, `${shown} needs a value: ${shown} ${flag.placeholder}`);
   }
+  if (token.value === "") throw usage(name, `the value of ${shown} is empty: ${shown} ${flag.placeholder}`);
   const value = flag.parse(token.value);
   if (flag.kind === "list") (values[token.name] as unknown[]).push(value);
   else values[token.name] = value;
@@ -97,17 +100,30 @@ const takeOption = (name: string, flags: Flags, values: Record<string, unknown>,
 
 const unknownFlag = (name: string, flags: Flags, shown: string): BangerError => {
   const near = nearest(shown.replace(/^-+/, ""), Object.keys(flags));
-  return new BangerError("USAGE", `unknown flag for \`banger ${name}\`: ${shown}`, {
+  return new BangerError("USAGE", `unknown flag for \`banger ${name}\`: ${asTyped(shown)}`, {
     hint: near ? `did you mean \`--${near}\`?` : `see \`banger ${name} --help\``,
   });
 };
+
+/** A word as it was typed, in quotes where it would not be seen or would be mistaken otherwise. */
+export const asTyped = (word: string): string =>
+  word.length <= 80 && /^[^\s\p{Cc}]+$/u.test(word) ? word : quoted(word);
 
 const checkArguments = (name: string, command: Parsable, args: string[]): void => {
   const missing = command.args[args.length];
   if (missing && !missing.optional) throw usage(name, `${missing.name} is missing: ${missing.help}`);
   const extra = args[command.args.length];
-  if (extra === undefined || command.args.at(-1)?.many) return;
-  throw usage(name, command.args.length === 0 ? `unexpected argument: ${extra}` : `one argument too many: ${extra}`);
+  const many = command.args.at(-1)?.many === true;
+  if (extra !== undefined && !many)
+    throw usage(
+      name,
+      command.args.length === 0 ? `unexpected argument: ${asTyped(extra)}` : `one argument too many: ${asTyped(extra)}`,
+    );
+  const empty = args.indexOf("");
+  if (empty >= 0) {
+    const argument = command.args[Math.min(empty, command.args.length - 1)];
+    if (!argument?.hidden) throw usage(name, `${argument?.name ?? "an argument"} is empty`);
+  }
 };
 
 export const usage = (name: string, message: string, hint = `see \`banger ${name} --help\``): BangerError =>

@@ -1,5 +1,6 @@
 /** One operation on several named things at once. */
 import { BangerError, type ErrorCode, nearest, toBangerError, toErrorBody } from "../contract/errors.ts";
+import { quoted } from "../contract/names.ts";
 import type { Outcome } from "./command.ts";
 
 export type Named = { id?: string | undefined; name: string };
@@ -15,13 +16,9 @@ export const resolveVm = <T extends Named>(given: string, things: readonly T[]):
   const [only] = matches;
   if (only && matches.length === 1) return only;
   if (matches.length > 1) {
-    throw new BangerError(
-      "VM_AMBIGUOUS",
-      `${JSON.stringify(given)} may mean ${matches.map(({ name }) => name).join(", ")}`,
-      {
-        hint: "write more of the name",
-      },
-    );
+    throw new BangerError("VM_AMBIGUOUS", `${quoted(given)} may mean ${matches.map(({ name }) => name).join(", ")}`, {
+      hint: "write more of the name",
+    });
   }
   throw notFound("VM_NOT_FOUND", "VM", given, things, "banger vm list");
 };
@@ -46,7 +43,7 @@ const notFound = (
     given,
     things.map(({ name }) => name),
   );
-  return new BangerError(code, `there is no ${what} ${JSON.stringify(given)}`, {
+  return new BangerError(code, `there is no ${what} ${quoted(given)}`, {
     hint: near ? `did you mean \`${near}\`?` : `see \`${list}\``,
   });
 };

@@ -85,6 +85,12 @@ export const entries: readonly Entry[] = [
   { name: "daemon start", summary: "start it", load: () => import("./daemon/start.ts") },
   { name: "daemon stop", summary: "stop it; VMs go on running", load: () => import("./daemon/stop.ts") },
   { name: "daemon logs", summary: "print its log", load: () => import("./daemon/logs.ts") },
+  {
+    name: "daemon install",
+    summary: "run it as a service of your own systemd",
+    load: () => import("./daemon/install.ts"),
+  },
+  { name: "daemon uninstall", summary: "take that service away", load: () => import("./daemon/uninstall.ts") },
   { name: "config show", summary: "every setting and where it comes from", load: () => import("./config/show.ts") },
   { name: "config path", summary: "print the path of the config file", load: () => import("./config/path.ts") },
   {

@@ -7,6 +7,7 @@ import type { Readable } from "node:stream";
 import { BangerError, type ErrorBody, fromErrorBody } from "../contract/errors.ts";
 import { daemonCommand, daemonLogFile } from "../host/paths.ts";
 import { startProcess } from "../host/process.ts";
+import { startByService } from "../host/service-unit.ts";
 import { connectSocket } from "./upgrade.ts";
 
 /** How long a daemon may take until it answers, in milliseconds. */
@@ -23,6 +24,7 @@ type Ready = { ready: true } | { locked: true } | { error: ErrorBody } | undefin
  * @throws the daemon's own error, or DAEMON_START_FAILED with the end of its log
  */
 export const startDaemon = async (socketPath: string): Promise<void> => {
+  if (await startByService()) return;
   const deadline = Date.now() + START_LIMIT;
   while (Date.now() < deadline) {
     const ready = await launch();

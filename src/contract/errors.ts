@@ -58,6 +58,7 @@ export const errorTable = {
   OPERATION_NOT_FOUND: user(404),
   DAEMON_UNREACHABLE: user(503),
   DAEMON_START_FAILED: user(503),
+  SERVICE_UNAVAILABLE: user(503),
   STATE_NEWER: user(409),
   STATE_DAMAGED: user(500),
   INTERNAL: { http: 500, exit: 1, owner: "bug" },

@@ -5,13 +5,20 @@ const NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 export const isName = (text: string): boolean => NAME.test(text);
 
+/** What somebody wrote, for an error: in quotes, and only the beginning of what is very long. */
+export const quoted = (text: string): string => {
+  const characters = [...text];
+  if (characters.length <= 80) return JSON.stringify(text);
+  return `${JSON.stringify(`${characters.slice(0, 60).join("")}…`)} (${characters.length} characters)`;
+};
+
 /**
  * @param what names the thing in the error: `VM name`
  * @throws USAGE when `text` is not 1 to 63 of `[a-z0-9-]` without a hyphen at either end
  */
 export const checkName = (text: string, what: string): string => {
   if (isName(text)) return text;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a valid ${what}`, {
+  throw new BangerError("USAGE", `${quoted(text)} is not a valid ${what}`, {
     hint: "a name has 1 to 63 characters of a-z, 0-9 and `-`, and no `-` at either end",
   });
 };
@@ -26,7 +33,7 @@ export const parseSize = (text: string, what: string): number => {
   const match = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:i?b)?|b)?$/i.exec(text.trim());
   const bytes = match ? Math.round(Number(match[1]) * (units[match[2]?.toLowerCase() ?? ""] ?? 1)) : Number.NaN;
   if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a valid ${what}`, {
+  throw new BangerError("USAGE", `${quoted(text)} is not a valid ${what}`, {
     hint: "give a size above zero such as 512M, 4G or 4GiB",
   });
 };

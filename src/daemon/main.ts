@@ -8,6 +8,7 @@ import type { Config } from "../contract/config.ts";
 import { daemonLock, daemonLogFile, daemonSocket, databaseFile, foldersOfFiles, roots } from "../host/paths.ts";
 import { removeHalfWritten } from "../host/files.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
+import { notifyReady } from "../host/service-unit.ts";
 import { listenAt } from "../host/sockets.ts";
 import { handlers } from "./api/handlers.ts";
 import { apiServer } from "./api/server.ts";
@@ -152,6 +153,7 @@ const serve = async (): Promise<void> => {
   await vms.adoptAll();
   await listenAt(server, daemonSocket());
   await announce({ ready: true });
+  await notifyReady();
 };
 
 serve().catch(async (error: unknown) => {

@@ -8,6 +8,11 @@ const xdg = (variable: string, fallback: string): string => {
   return value && isAbsolute(value) ? value : join(homedir(), fallback);
 };
 
+/** Where systemd looks for a user's own units. */
+export const serviceUnitFile = () => join(xdg("XDG_CONFIG_HOME", ".config"), "systemd", "user", "bangerd.service");
+/** There while the user's services outlive their last session. */
+export const lingerFile = () => join("/var/lib/systemd/linger", userInfo().username);
+
 /** Folders of one user's banger, after the XDG base directory specification. */
 export const roots = () => {
   const runtime = process.env.XDG_RUNTIME_DIR;

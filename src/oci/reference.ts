@@ -1,5 +1,6 @@
 /** References to images in a registry, as Docker writes and shortens them. */
 import { BangerError } from "../contract/errors.ts";
+import { quoted } from "../contract/names.ts";
 import { isDigest } from "./digest.ts";
 
 export type Reference = {
@@ -62,7 +63,7 @@ const nameOf = (registry: string, repository: string, tag: string | undefined, d
 export const checkReference = (text: string): Reference => {
   const reference = parseReference(text);
   if (reference) return reference;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is no name of an image`, {
+  throw new BangerError("USAGE", `${quoted(text)} is no name of an image`, {
     hint: "write it as in alpine:3.20, ghcr.io/owner/app:tag or alpine@sha256:DIGEST",
   });
 };

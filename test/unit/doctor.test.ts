@@ -177,6 +177,28 @@ guest = "~/x"
 describe("the state folder", () => {
   const start = async () => assert.equal((await host.banger("daemon", "start")).status, 0);
 
+  test("a service of another build is installed anew; without a systemd that is told", async () => {
+    const unit = join(host.env.XDG_CONFIG_HOME, "systemd", "user", "bangerd.service");
+    await mkdir(dirname(unit), { recursive: true });
+    await writeFile(
+      unit,
+      "# Written by `banger daemon install`; taken away by `banger daemon uninstall`.\n[Service]\n",
+    );
+    try {
+      const found = await see("service");
+      assert.equal(found.status, "warn");
+      assert.deepEqual(found.fix, [["banger", "daemon", "install"]]);
+      // Not the systemd of whoever runs this test.
+      const env = { DBUS_SESSION_BUS_ADDRESS: "" };
+      const done = await host.run(["daemon", "install"], { env });
+      assert.equal(done.status, 1);
+      assert.match(done.stderr, /no systemd[\s\S]*nothing is lost/);
+      assert.match(await readFile(unit, "utf8"), /\[Service\]\n$/);
+    } finally {
+      await rm(join(host.env.XDG_CONFIG_HOME, "systemd"), { recursive: true });
+    }
+  });
+
   test("a running daemon and its database are fine, and are only looked at", async () => {
     await start();
     const names = (await readdir(state)).sort();

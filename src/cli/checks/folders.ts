@@ -3,7 +3,15 @@ import { lstat } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { errnoOf } from "../../contract/errors.ts";
 import { exists } from "../../host/files.ts";
-import { daemonSocket, databaseFile, knownHostsFile, roots, sshKeyFile, vmSockets } from "../../host/paths.ts";
+import {
+  daemonSocket,
+  databaseFile,
+  knownHostsFile,
+  lingerFile,
+  roots,
+  sshKeyFile,
+  vmSockets,
+} from "../../host/paths.ts";
 import { MAX_SOCKET_PATH } from "../../host/sockets.ts";
 import { advise, type Check, type CheckResult, type Fix, fail, pass, warn } from "./check.ts";
 
@@ -47,10 +55,10 @@ const runtimeCheck: Check = {
 const lingerCheck: Check = {
   name: "logout",
   look: async () => {
-    const { uid, username } = userInfo();
+    const { uid } = userInfo();
     if (!roots().runtime.startsWith(`/run/user/${uid}/`))
       return pass("the sockets' folder does not go with your session");
-    if (await exists(`/var/lib/systemd/linger/${username}`)) return pass("the sockets' folder stays (lingering is on)");
+    if (await exists(lingerFile())) return pass("the sockets' folder stays (lingering is on)");
     return warn(`${roots().runtime} is removed at your last logout: VMs that run can then only be stopped`, [
       "loginctl",
       "enable-linger",

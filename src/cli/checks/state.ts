@@ -6,7 +6,16 @@ import { formatSize } from "../../contract/names.ts";
 import { buildId } from "../../contract/version.ts";
 import { openClient } from "../../client/client.ts";
 import { exists } from "../../host/files.ts";
-import { catalogFile, configFile, daemonSocket, databaseFile, imageFiles, kernelFiles } from "../../host/paths.ts";
+import {
+  catalogFile,
+  configFile,
+  daemonSocket,
+  databaseFile,
+  imageFiles,
+  kernelFiles,
+  serviceUnitFile,
+} from "../../host/paths.ts";
+import { installedUnit, unitText } from "../../host/service-unit.ts";
 import { advise, type Check, fail, pass, warn } from "./check.ts";
 import { readRecorded } from "./recorded.ts";
 
@@ -125,6 +134,21 @@ const daemonCheck: Check = {
   },
 };
 
+const serviceCheck: Check = {
+  name: "service",
+  look: async () => {
+    const unit = await installedUnit();
+    if (unit === undefined) return pass("not installed: the daemon starts with the first command that needs it");
+    if (unit !== unitText())
+      return warn(`${serviceUnitFile()} is of another build or other folders of banger's`, [
+        "banger",
+        "daemon",
+        "install",
+      ]);
+    return pass(serviceUnitFile());
+  },
+};
+
 /** @param config undefined when it is not valid; `error` says why */
 export const stateChecks = (config: Config | undefined, error: unknown): Check[] => {
   const configCheck: Check = {
@@ -134,7 +158,7 @@ export const stateChecks = (config: Config | undefined, error: unknown): Check[]
       return pass((await exists(configFile())) ? configFile() : `${configFile()} is not there: all defaults`);
     },
   };
-  if (!config) return [configCheck, databaseCheck, daemonCheck];
+  if (!config) return [configCheck, databaseCheck, daemonCheck, serviceCheck];
   return [
     configCheck,
     defaultsCheck(config),
@@ -144,5 +168,6 @@ export const stateChecks = (config: Config | undefined, error: unknown): Check[]
     artifactCheck("image", config.vmDefaults.image, config.catalogs),
     databaseCheck,
     daemonCheck,
+    serviceCheck,
   ];
 };

@@ -1,4 +1,4 @@
-import { parseDuration } from "../../contract/names.ts";
+import { parseDuration, quoted } from "../../contract/names.ts";
 import { BangerError } from "../../contract/errors.ts";
 
 /** ms; 0: never; null: as the config says. */
@@ -7,7 +7,7 @@ const parse = (text: string): number | null => {
   if (text === "default") return null;
   const milliseconds = parseDuration(text);
   if (milliseconds !== undefined) return milliseconds;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a time`, {
+  throw new BangerError("USAGE", `${quoted(text)} is not a time`, {
     hint: 'give a time such as 30m or 2h, "never", or "default" for `auto_stop_stale_after` of the config',
   });
 };

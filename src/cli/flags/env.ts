@@ -1,4 +1,5 @@
 import { BangerError } from "../../contract/errors.ts";
+import { quoted } from "../../contract/names.ts";
 
 /** One `K=V`; `K` alone takes the host's value, and nothing where the host has none. */
 export type EnvSetting = { name: string; value: string | undefined };
@@ -6,8 +7,9 @@ export type EnvSetting = { name: string; value: string | undefined };
 const parseSetting = (text: string): EnvSetting => {
   const at = text.indexOf("=");
   const name = at < 0 ? text : text.slice(0, at);
-  if (name === "") {
-    throw new BangerError("USAGE", `${JSON.stringify(text)} is not a valid environment setting`, {
+  // A line break in a name would make two settings of it for whoever prints them.
+  if (name === "" || /[\s\p{Cc}]/u.test(name)) {
+    throw new BangerError("USAGE", `${quoted(text)} is not a valid environment setting`, {
       hint: "write NAME=VALUE, or NAME",
     });
   }

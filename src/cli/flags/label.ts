@@ -1,19 +1,19 @@
 import { BangerError } from "../../contract/errors.ts";
-import { LABEL_KEY, LABEL_VALUE } from "../../contract/names.ts";
+import { LABEL_KEY, LABEL_VALUE, quoted } from "../../contract/names.ts";
 
 export type Label = { key: string; value: string };
 
 /** @throws USAGE */
 export const checkLabelKey = (key: string): string => {
   if (LABEL_KEY.test(key)) return key;
-  throw new BangerError("USAGE", `${JSON.stringify(key)} is not a valid label`, {
+  throw new BangerError("USAGE", `${quoted(key)} is not a valid label`, {
     hint: "a label has 1 to 63 characters of A-Z, a-z, 0-9 and `._/-`, with a letter or digit at either end",
   });
 };
 
 const parseLabel = (text: string): Label => {
   const at = text.indexOf("=");
-  if (at < 0) throw new BangerError("USAGE", `${JSON.stringify(text)} is not a label`, { hint: "write KEY=VALUE" });
+  if (at < 0) throw new BangerError("USAGE", `${quoted(text)} is not a label`, { hint: "write KEY=VALUE" });
   const value = text.slice(at + 1);
   if (!LABEL_VALUE.test(value)) {
     throw new BangerError("USAGE", `the value of label ${text.slice(0, at)} is not valid`, {

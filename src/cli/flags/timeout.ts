@@ -1,10 +1,10 @@
-import { parseDuration } from "../../contract/names.ts";
+import { parseDuration, quoted } from "../../contract/names.ts";
 import { BangerError } from "../../contract/errors.ts";
 
 const parse = (text: string): number => {
   const milliseconds = parseDuration(text);
   if (milliseconds !== undefined) return milliseconds;
-  throw new BangerError("USAGE", `${JSON.stringify(text)} is not a time`, { hint: "give a time such as 10s or 2m" });
+  throw new BangerError("USAGE", `${quoted(text)} is not a time`, { hint: "give a time such as 10s or 2m" });
 };
 
 export const timeoutFlag = {

@@ -1,5 +1,6 @@
 /** Parsers that several flags share. */
 import { BangerError, nearest } from "../../contract/errors.ts";
+import { quoted } from "../../contract/names.ts";
 
 export const text = (value: string): string => value;
 
@@ -9,7 +10,7 @@ export const positiveInteger =
   (value: string): number => {
     const number = /^\d+$/.test(value) ? Number(value) : Number.NaN;
     if (Number.isSafeInteger(number) && number > 0) return number;
-    throw new BangerError("USAGE", `${JSON.stringify(value)} is not a valid ${what}`, {
+    throw new BangerError("USAGE", `${quoted(value)} is not a valid ${what}`, {
       hint: "give a whole number above zero",
     });
   };
@@ -21,7 +22,7 @@ export const oneOf =
     const found = choices.find((choice) => choice === value);
     if (found !== undefined) return found;
     const near = nearest(value, choices);
-    throw new BangerError("USAGE", `${JSON.stringify(value)} is not a valid ${what}`, {
+    throw new BangerError("USAGE", `${quoted(value)} is not a valid ${what}`, {
       hint: near ? `did you mean \`${near}\`?` : `choose one of ${choices.join(", ")}`,
     });
   };

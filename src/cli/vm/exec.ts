@@ -2,7 +2,7 @@ import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { usage } from "../parse.ts";
 import { runSession } from "../session.ts";
-import { execFlags, planSession, vmArgument } from "./shared.ts";
+import { execFlags, planSession, refuseEmptyProgram, vmArgument } from "./shared.ts";
 
 export const command = defineCommand({
   usage: ["VM [FLAGS] -- COMMAND...", "VM COMMAND..."],
@@ -21,6 +21,7 @@ export const command = defineCommand({
     const [vm = ""] = args;
     if (!argv || argv.length === 0)
       throw usage("vm exec", "the command is missing", `for a shell use \`banger vm shell ${vm}\``);
+    refuseEmptyProgram("vm exec", argv);
     const plan = planSession(argv, values);
     using client = openClient();
     const stream = await client.stream("vmExec", { vm }, plan.exec);

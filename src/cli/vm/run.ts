@@ -9,7 +9,7 @@ import { usage } from "../parse.ts";
 import { isTerminal, paint, say } from "../render/output.ts";
 import { progressDisplay, shapeLine } from "../render/progress.ts";
 import { runSession } from "../session.ts";
-import { createRequest, execFlags, planSession, sayNotes, shapeFlags } from "./shared.ts";
+import { createRequest, execFlags, planSession, refuseEmptyProgram, sayNotes, shapeFlags } from "./shared.ts";
 
 const flags = { rm: rmFlag, detach: detachFlag, ...shapeFlags, ...execFlags } as const;
 type Input = Invocation<typeof flags>;
@@ -25,6 +25,7 @@ const refuseMeaningless = ({ args, argv, values }: Input): void => {
   }
   if (argv?.length === 0)
     throw usage("vm run", "nothing follows `--`", "write the command after it, or leave it out for a shell");
+  refuseEmptyProgram("vm run", argv ?? []);
   if (!values.detach) return;
   if (values.rm) throw usage("vm run", "--rm and -d contradict each other", "leave one of them out");
   if (argv) throw usage("vm run", "-d takes no command", "start it with -d, then use `banger vm exec`");

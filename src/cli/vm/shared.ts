@@ -18,6 +18,7 @@ import { ttyFlag } from "../flags/tty.ts";
 import { userFlag } from "../flags/user.ts";
 import { vcpuFlag } from "../flags/vcpu.ts";
 import { interruptible } from "../interrupt.ts";
+import { usage } from "../parse.ts";
 import { isTerminal, paint, say } from "../render/output.ts";
 import { progressDisplay } from "../render/progress.ts";
 import { printable } from "../render/table.ts";
@@ -64,6 +65,11 @@ export const execFlags = {
   interactive: interactiveFlag,
 } as const;
 type ExecValues = ValuesOf<typeof execFlags>;
+
+/** Refused before a VM is made for it. @throws USAGE */
+export const refuseEmptyProgram = (command: string, argv: readonly string[]): void => {
+  if (argv[0] === "") throw usage(command, "the name of the program is empty");
+};
 
 export type SessionPlan = { exec: Exec; pty: boolean; stdin: boolean };
 

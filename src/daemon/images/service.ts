@@ -17,7 +17,7 @@ import {
   type PruneImages,
   type RegisterImage,
 } from "../../contract/images.ts";
-import { isName } from "../../contract/names.ts";
+import { isName, quoted } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
 import { exists } from "../../host/files.ts";
@@ -131,7 +131,7 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
     );
   const notFound = async (name: string, command: string): Promise<BangerError> => {
     const near = await nearestName(name);
-    return new BangerError("IMAGE_NOT_FOUND", `there is no image ${JSON.stringify(name)}`, {
+    return new BangerError("IMAGE_NOT_FOUND", `there is no image ${quoted(name)}`, {
       hint: near ? `did you mean ${near}? see \`${command}\`` : `see \`${command}\``,
       details: { name, near },
     });

@@ -10,7 +10,7 @@ import {
   kernelCatalogSchema,
   kernelManifestSchema,
 } from "../../contract/kernels.ts";
-import { isName } from "../../contract/names.ts";
+import { isName, quoted } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { catalogFile, kernelFiles, kernelsFolder } from "../../host/paths.ts";
@@ -79,7 +79,7 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
   const notFound = async (name: string, command: string): Promise<BangerError> => {
     const offered = (await catalog()).map((entry) => entry.name);
     const near = nearest(name, [...(await installedNames(kernelsFolder())), ...offered]);
-    return new BangerError("KERNEL_NOT_FOUND", `there is no kernel ${JSON.stringify(name)}`, {
+    return new BangerError("KERNEL_NOT_FOUND", `there is no kernel ${quoted(name)}`, {
       hint: near ? `did you mean ${near}? see \`${command}\`` : `see \`${command}\``,
       details: { name, near },
     });

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { BangerError, nearest } from "../../contract/errors.ts";
 import type { ImageBoot } from "../../contract/images.ts";
-import { checkName, formatDuration } from "../../contract/names.ts";
+import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
@@ -124,7 +124,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (matches.length === 1 && matches[0]) return matches[0];
     const names = matches.map(({ row }) => row().name);
     if (matches.length > 1) {
-      throw new BangerError("VM_AMBIGUOUS", `${JSON.stringify(reference)} could be any of: ${names.join(", ")}`, {
+      throw new BangerError("VM_AMBIGUOUS", `${quoted(reference)} could be any of: ${names.join(", ")}`, {
         hint: "give more of the name",
       });
     }
@@ -132,7 +132,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       reference,
       [...actors.values()].map(({ row }) => row().name),
     );
-    throw new BangerError("VM_NOT_FOUND", `there is no VM ${JSON.stringify(reference)}`, {
+    throw new BangerError("VM_NOT_FOUND", `there is no VM ${quoted(reference)}`, {
       hint: near ? `did you mean ${near}? See all with: banger vm list` : "see all with: banger vm list",
     });
   };
