@@ -273,6 +273,15 @@ describe("the state folder", () => {
     const broken = await see("default image");
     assert.equal(broken.status, "fail");
     assert.deepEqual(broken.fix[0], ["banger", "image", "delete", "debian-bookworm"]);
+    // A user's file, made known by its path, and an image of a registry, whose name is no folder's.
+    await mkdir(folder("docker.io%2Flibrary%2Falpine"));
+    await writeFile(join(folder("docker.io%2Flibrary%2Falpine"), "manifest.json"), "{}");
+    const own = { rootfs: { path: join(host.env.HOME, "own.ext4") } };
+    await writeFile(join(folder("debian-bookworm"), "manifest.json"), JSON.stringify(own));
+    const gone = await see("default image");
+    assert.deepEqual([gone.status, gone.fix], ["fail", []]);
+    await writeFile(own.rootfs.path, "");
+    assert.equal((await see("default image")).status, "pass");
     await mkdir(folder("half"));
     await mkdir(join(state, "staging", "kernel-1-5-0123abcd"), { recursive: true });
     const found = await see("stray folders");

@@ -5,7 +5,7 @@ import { errnoOf } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import {
-  imageFiles,
+  imageFilesIn,
   imagesFolder,
   kernelFiles,
   kernelsFolder,
@@ -101,7 +101,7 @@ const folderCheck: Check = {
     const staging = await stagingLeft();
     const halves: string[] = [];
     for (const [folder, files] of [
-      [imagesFolder(), imageFiles],
+      [imagesFolder(), imageFilesIn],
       [kernelsFolder(), kernelFiles],
     ] as const)
       for (const name of await namesIn(folder))

@@ -5,7 +5,7 @@ import { errnoOf, toBangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
 import { buildId } from "../../contract/version.ts";
 import { openClient } from "../../client/client.ts";
-import { exists } from "../../host/files.ts";
+import { exists, readFileIfThere } from "../../host/files.ts";
 import {
   catalogFile,
   configFile,
@@ -35,18 +35,25 @@ const inCatalog = async (path: string, name: string): Promise<boolean> => {
   return JSON.stringify(catalog).includes(`"name":${JSON.stringify(name)}`);
 };
 
+/** An image's file: banger's own, or the user's, which its manifest names. */
+const rootfsOf = (name: string, manifest: string): { path: string; own: boolean } => {
+  const { rootfs } = JSON.parse(manifest) as { rootfs?: { path?: unknown } };
+  return typeof rootfs?.path === "string"
+    ? { path: rootfs.path, own: true }
+    : { path: imageFiles(name).rootfs, own: false };
+};
+
 const artifactCheck = (what: "image" | "kernel", name: string, catalogs: readonly string[]): Check => ({
   name: `default ${what}`,
   look: async () => {
-    const files = what === "image" ? imageFiles(name) : kernelFiles(name);
-    const disk = "rootfs" in files ? files.rootfs : files.vmlinux;
-    if (await exists(files.manifest)) {
-      if (await exists(disk)) return pass(`${name} is installed`);
-      return fail(
-        `${name} is there without its ${what === "image" ? "root file system" : "kernel"} (${disk})`,
-        ["banger", what, "delete", name],
-        ["banger", what, "pull", name],
-      );
+    const manifest = (what === "image" ? imageFiles(name) : kernelFiles(name)).manifest;
+    const text = await readFileIfThere(manifest);
+    if (text !== undefined) {
+      const { path, own } = what === "image" ? rootfsOf(name, text) : { path: kernelFiles(name).vmlinux, own: false };
+      if (await exists(path)) return pass(`${name} is installed`);
+      const missing = `${name} is there without its ${what === "image" ? "root file system" : "kernel"} (${path})`;
+      if (own) return advise(fail(missing), "bring that file of yours back, or name another image in config.toml");
+      return fail(missing, ["banger", what, "delete", name], ["banger", what, "pull", name]);
     }
     const readable = await Promise.all([...catalogs, catalogFile(`${what}s`)].filter(exists));
     const offered = await Promise.all(readable.map((path) => inCatalog(path, name).catch(() => false)));
