@@ -148,6 +148,7 @@ describe("flags", () => {
   const wrong: [line: string[], message: RegExp, hint?: RegExp][] = [
     [["run", "--memroy", "1G"], /unknown flag.*--memroy/, /`--memory`/],
     [["run", "-x"], /unknown flag.*-x/],
+    [["run", "--mem", "1G"], /unknown flag.*--mem/, /`--memory`/],
     [["run", "--memory"], /--memory needs a value/],
     [["run", "--memory", "--rm"], /--memory needs a value/],
     [["run", "--memory", "0"], /not a valid memory size/],

@@ -148,8 +148,14 @@ export const errnoOf = (thrown: unknown): string | undefined => {
   return typeof thrown.code === "string" ? thrown.code : undefined;
 };
 
-/** The nearest of `candidates` to a mistyped `name`, or undefined when none is near. */
+/** The nearest of `candidates` to a mistyped or shortened `name`, or undefined when none is near. */
 export const nearest = (name: string, candidates: Iterable<string>): string | undefined => {
+  const all = [...candidates];
+  const longer = name.length > 1 ? all.filter((candidate) => candidate.startsWith(name)) : [];
+  return spelledLike(name, all) ?? (longer.length === 1 ? longer[0] : undefined);
+};
+
+const spelledLike = (name: string, candidates: readonly string[]): string | undefined => {
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
   for (const candidate of candidates) {

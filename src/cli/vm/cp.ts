@@ -14,7 +14,9 @@ export const command = defineCommand({
     "One side is in a VM, written VM:/path. Folders are copied with all they hold, into a folder that is there or as a new\nname. Modes, links and holes are kept. `-` is stdin or stdout. A copy that is cut off leaves the old file or nothing.",
   args: [{ name: "PATHS", help: "host paths, and VM:/path; `-` for stdin or stdout", many: true }],
   argv: "none",
-  flags: {},
+  flags: {
+    recursive: { kind: "switch", short: "r", help: "accepted for those used to it: folders are always copied whole" },
+  },
   examples: [
     ["banger vm cp ./app box:/srv", "a folder into the VM: /srv/app"],
     ["banger vm cp box:/var/log/syslog .", "a file out of it"],

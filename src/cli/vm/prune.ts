@@ -2,6 +2,7 @@ import { openClient } from "../../client/client.ts";
 import { confirm } from "../confirm.ts";
 import { defineCommand } from "../command.ts";
 import { forceFlag } from "../flags/force.ts";
+import { say } from "../render/output.ts";
 import { actOnEach } from "../several.ts";
 
 export const command = defineCommand({
@@ -18,7 +19,10 @@ export const command = defineCommand({
     using client = openClient();
     const stopped = (await client.call("vmList", {}, {})).filter(({ state }) => state === "stopped");
     const names = stopped.map(({ name }) => name);
-    if (names.length === 0) return { data: [] };
+    if (names.length === 0) {
+      await say("no VM is stopped: there is nothing to delete");
+      return { data: [] };
+    }
     if (!values.force && !(await confirm(`delete ${names.join(", ")}?`, "banger vm prune -f"))) return { exit: 1 };
     // Somebody may have started one while we asked: the daemon looks again.
     return await actOnEach(names, stopped, ({ id }) => client.operation("vmDelete", { vm: id }, { ifStopped: true }));
