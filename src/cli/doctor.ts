@@ -21,7 +21,7 @@ const colours = { pass: "green", warn: "yellow", fail: "red" } as const;
 const line = ({ name, status, message, fix, hint }: Finding, width: number): string => {
   const more = [
     ...(fix.length > 0 ? [`mend it: ${printable(shellLine(fix))}`] : []),
-    ...(hint !== undefined ? [`${fix.length > 0 ? "then:    " : "mend it:"} ${printable(hint)}`] : []),
+    ...(hint !== undefined ? [`${fix.length > 0 ? "and:     " : "mend it:"} ${printable(hint)}`] : []),
   ];
   const indent = " ".repeat(width + 8);
   return [

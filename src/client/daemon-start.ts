@@ -44,6 +44,8 @@ const launch = async (): Promise<Ready> => {
     const daemon = await startProcess({
       argv: daemonCommand(),
       cwd: "/",
+      // Of a service that runs this command: the daemon is not it.
+      env: { NOTIFY_SOCKET: "" },
       stdio: ["ignore", log.fd, log.fd, "pipe"],
       outlive: true,
     });

@@ -153,7 +153,7 @@ const serve = async (): Promise<void> => {
   await vms.adoptAll();
   await listenAt(server, daemonSocket());
   await announce({ ready: true });
-  await notifyReady();
+  await notifyReady().catch((error: unknown) => log.warn("systemd was not told that the daemon is ready", { error }));
 };
 
 serve().catch(async (error: unknown) => {

@@ -196,3 +196,43 @@ describe("the reference of the settings", () => {
       assert.equal(Object.keys(parsed).length, 1);
     });
 });
+
+test("whatever the file holds, it is valid or an INVALID_CONFIG with a message of one line", () => {
+  const whole = configReference.map(({ example }) => example).join("\n");
+  const odd = [
+    "[",
+    "]]",
+    '"',
+    "'",
+    "=",
+    "\n",
+    ".",
+    "\u0000",
+    "é",
+    "{",
+    "}",
+    ",",
+    "0x",
+    "-1",
+    "[[file_sync]]",
+    "true",
+    "~",
+    "1e999",
+  ];
+  let state = 1;
+  const next = (below: number) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  for (let round = 0; round < 2000; round++) {
+    const text = [...whole];
+    for (let change = next(4) + 1; change > 0; change--)
+      text.splice(next(text.length), next(6), odd[next(odd.length)] ?? "");
+    try {
+      parseConfig(text.join(""), FILE);
+    } catch (error) {
+      assert.ok(error instanceof BangerError && error.code === "INVALID_CONFIG", `round ${round}: ${String(error)}`);
+      assert.match(error.message, /^\/x\/config\.toml(?: line \d+)?: [^\n]+$/);
+    }
+  }
+});

@@ -105,11 +105,14 @@ export const startByService = async (): Promise<boolean> => {
   }
 };
 
-/** Tells systemd, where that has started this process, that it is ready. */
+/**
+ * Tells systemd, where that has started this process, that it is ready.
+ * @throws TOOL_FAILED, TOOL_MISSING: systemd then ends the process when it has waited long enough
+ */
 export const notifyReady = async (): Promise<void> => {
   if (!process.env.NOTIFY_SOCKET) return;
   try {
-    await runTool({ argv: ["systemd-notify", "--ready"] });
+    await runTool({ argv: ["systemd-notify", "--ready"], signal: AbortSignal.timeout(10_000) });
   } finally {
     // Not for the programs that are started from here.
     delete process.env.NOTIFY_SOCKET;

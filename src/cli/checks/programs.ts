@@ -49,8 +49,14 @@ const programs: readonly Program[] = [
   { name: "setpriv", why: "ending what banger started", required: true },
 ];
 
+/** Maps the ids of an ordinary user's namespace; root needs none. */
+const newuidmap: Program = { name: "newuidmap", why: "building images without root", required: true };
+
 /** All programs in one finding: those that are missing, with one command that installs them. */
-export const programsCheck = (wanted: readonly Program[] = programs, path?: string): Check => ({
+export const programsCheck = (
+  wanted: readonly Program[] = process.getuid?.() === 0 ? programs : [...programs, newuidmap],
+  path?: string,
+): Check => ({
   name: "programs",
   look: async (): Promise<CheckResult> => {
     const found = await Promise.all(

@@ -28,10 +28,12 @@ const kinds: Record<string, NameKind | "files" | "guest files" | readonly string
   KERNEL: "kernel",
   PATH: "files",
   FILE: "files",
+  SOURCE: "files",
   FOLDER: "files",
   PATHS: "guest files",
   SIGNAL: Object.keys(constants.signals).map((name) => name.slice(3)),
   STATE: vmStates,
+  LEVEL: ["debug", "info", "warn", "error"],
   SHELL: ["bash", "zsh", "fish"],
 };
 

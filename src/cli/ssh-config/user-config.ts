@@ -13,6 +13,9 @@ const MARK = "# Added by `banger ssh-config --install`, taken out by --uninstall
 /** Told by its beginning, so that its wording can change. */
 const MARKED = /^\s*# Added by `banger ssh-config --install`/;
 
+/** Ours of any time, in whatever folder its settings were; an Include that the user put after a mark that was left alone is not. */
+const OURS = /^\s*include\s[^#]*\/banger\/ssh_config"?\s*$/i;
+
 /** Where the file that ssh includes is included. */
 export type Included = {
   /** From 1. */
@@ -62,7 +65,7 @@ export const findIncludes = (bytes: Uint8Array, target: string): Included[] => {
 export const withoutInclude = (bytes: Uint8Array): Buffer => {
   const lines = linesOf(toText(bytes));
   const kept = lines.filter((line, index) => {
-    const followsMark = index > 0 && MARKED.test(lines[index - 1] ?? "") && setting(line)?.[0] === "include";
+    const followsMark = index > 0 && MARKED.test(lines[index - 1] ?? "") && OURS.test(line);
     return !MARKED.test(line) && !followsMark;
   });
   return toBytes(kept.join(""));
