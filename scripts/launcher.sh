@@ -21,8 +21,8 @@ if [ ! -x "$build/lib/node" ]; then
   exit 1
 fi
 # The daemon waits and passes bytes on: measured, the optimizing compiler makes it no faster, and it and a large young generation cost a
-# quarter of its memory.
+# quarter of its memory. One malloc arena saves another 4 MiB after heavy copies; the daemon does not hand the setting on.
 case $name in
-  bangerd) exec "$build/lib/node" --max-semi-space-size=1 --no-opt "$build/lib/$name.cjs" "$@" ;;
+  bangerd) MALLOC_ARENA_MAX=1 exec "$build/lib/node" --max-semi-space-size=1 --no-opt "$build/lib/$name.cjs" "$@" ;;
   *) exec "$build/lib/node" "$build/lib/$name.cjs" "$@" ;;
 esac

@@ -2,7 +2,8 @@
 //!
 //! As process 1 it boots the guest, speaks to the host, and either starts the image's init and lives on beside it, or stays process 1.
 //! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs, and
-//! `--filter-network` stands between QEMU and passt (see `host/`).
+//! `--filter-network` stands between QEMU and passt, `--save-memory` saves the memory of a paused VM, `--traceable` starts a VMM whose memory can
+//! be saved (see `host/`).
 //! With `--serve-fd N` it serves the protocol on an inherited socket, without booting anything: for tests.
 
 #![cfg_attr(not(test), no_main)]
@@ -59,6 +60,11 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
                 1
             }
         },
+        [flag, pid, size, target] if *flag == c"--save-memory" => save_memory(pid, size, target),
+        [flag, program @ ..] if *flag == c"--traceable" => {
+            eprintln!("banger-vsock-agent: {}", host::traceable::exec(program));
+            127
+        }
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(fd) => serve_inherited(fd),
             None => usage(),
@@ -69,9 +75,26 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --save-memory PID BYTES FILE | --traceable PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
+}
+
+fn save_memory(pid: &CStr, size: &CStr, target: &CStr) -> libc::c_int {
+    let number = |text: &CStr| text.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+    let (Some(pid), Some(size), Ok(target)) = (number(pid), number(size), target.to_str()) else {
+        return usage();
+    };
+    match host::save_memory::run(pid as u32, size, target) {
+        Ok(written) => {
+            println!("{written}");
+            0
+        }
+        Err(error) => {
+            eprintln!("banger-vsock-agent: memory of process {pid}: {error}");
+            1
+        }
+    }
 }
 
 fn serve_as_init() -> ! {

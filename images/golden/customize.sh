@@ -45,8 +45,8 @@ unit mask systemd-networkd.service systemd-networkd.socket systemd-networkd-wait
 [ ! -e "$root/usr/lib/systemd/system/systemd-timesyncd.service" ] || unit mask systemd-timesyncd.service
 
 # Docker and containerd start with the first connection to Docker's socket, not at each boot.
-unit disable docker.service containerd.service
-unit enable docker.socket ssh.service
+unit disable docker.service containerd.service ssh.service
+unit enable docker.socket ssh.socket
 # These must not lie on an overlay: the agent puts folders of the VM's own disk in their place.
 mkdir -p "$root/var/lib/docker" "$root/var/lib/containerd"
 chmod 0710 "$root/var/lib/docker"

@@ -111,6 +111,19 @@ export const configReference: readonly ConfigKey[] = [
     what: "user: outgoing connections; none: no network card",
   },
   {
+    key: "templates.enabled",
+    example: "enabled = false",
+    fallback: "true",
+    what: "whether VMs start from saved ones of their image, in a fraction of a second",
+  },
+  { key: "templates.max_count", example: "max_count = 4", fallback: "8", what: "how many saved VMs are kept at most" },
+  {
+    key: "templates.max_size",
+    example: 'max_size = "8G"',
+    fallback: "16 GiB",
+    what: "their size on disk, all together",
+  },
+  {
     key: "file_sync",
     example: '[[file_sync]]\nhost = "~/.gitconfig"\nguest = "~/.gitconfig"\nmode = "0644"',
     fallback: "none",

@@ -87,6 +87,17 @@ export const configSchema = z.strictObject({
       "must be a table",
     ),
   ),
+  templates: z.optional(
+    z.strictObject(
+      {
+        /** Off: every VM boots cold, and none is made. */
+        enabled: z.optional(z.boolean("must be true or false")),
+        max_count: z.optional(count),
+        max_size: z.optional(size),
+      },
+      "must be a table",
+    ),
+  ),
   network: z.optional(z.strictObject({}, "must be a table")),
   file_sync: z.optional(
     z.array(
@@ -112,6 +123,7 @@ export type ConfigFile = z.infer<typeof configSchema>;
 const keysAt: Record<string, readonly string[]> = {
   "": Object.keys(configSchema.shape),
   vm_defaults: ["vcpu", "memory", "disk_size", "network"],
+  templates: ["enabled", "max_count", "max_size"],
   network: [],
   file_sync: ["host", "guest", "mode"],
 };
@@ -150,6 +162,8 @@ export type Config = {
     diskSize: number;
     network: (typeof networkModes)[number];
   };
+  /** Saved VMs that others start from; the least recently used go first. `maxSize` is bytes on disk of all. */
+  templates: { enabled: boolean; maxCount: number; maxSize: number };
   /** Copied into a VM at each start. `host` and `guest` are absolute, `guest` below /root; `mode` of each file, the owner is root. */
   fileSync: { host: string; guest: string; mode: number }[];
   /** Where each value comes from, by its key in the file: `vm_defaults.memory`. */

@@ -48,6 +48,12 @@ export const errorTable = {
   KERNEL_BUILD_FAILED: user(502),
   MIRROR_UNREACHABLE: user(502),
   MIRROR_UNTRUSTED: user(502),
+  /** A template, a snapshot or a sleeping VM is not what was saved. */
+  SAVED_CORRUPT: user(422),
+  /** A saved machine was saved with another VMM, CPU or kernel. */
+  SAVED_FOREIGN: user(409),
+  SNAPSHOT_NOT_FOUND: user(404),
+  SNAPSHOT_NAME_TAKEN: user(409),
   TOOL_MISSING: user(424),
   TOOL_FAILED: user(502),
   DISK_FULL: user(507),

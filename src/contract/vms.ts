@@ -95,6 +95,8 @@ export const vmSchema = z.object({
   notes: z.array(z.string()),
   /** Process id of the VMM while it runs. */
   pid: z.optional(z.number()),
+  /** What its present or last run went on from; absent where it booted. */
+  restored: z.optional(z.enum(["template", "snapshot", "sleep"])),
 });
 export type Vm = z.infer<typeof vmSchema>;
 

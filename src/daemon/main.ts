@@ -24,8 +24,10 @@ import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
+import { templateService } from "./templates/service.ts";
 import { startNotes } from "./vms/notes.ts";
 import { vmService } from "./vms/service.ts";
+import type { BootServices } from "./vms/services.ts";
 
 /** The client that starts a daemon reads one line here (client/daemon-start.ts). */
 const READY_FD = 3;
@@ -48,6 +50,8 @@ const userKey = ({ sshKeyPath, sshKeyIsOurs }: Config) => ({ path: sshKeyPath, o
 
 const serve = async (): Promise<void> => {
   process.umask(0o077);
+  // The launcher's choice for this process (scripts/launcher.sh), not for the VMs it starts.
+  delete process.env.MALLOC_ARENA_MAX;
   await ensureRuntimeRoot();
   await mkdir(roots().state, { recursive: true, mode: 0o700 });
   if (!(await takeLock(daemonLock()))) {
@@ -64,7 +68,7 @@ const serve = async (): Promise<void> => {
   });
   const log = await openLog(daemonLogFile(), () => settings.latest.logLevel);
   const database = await openDatabase(databaseFile());
-  await Promise.all([cleanStaging(), ...foldersOfFiles().map(removeHalfWritten)]);
+  await Promise.all(foldersOfFiles().map(removeHalfWritten));
   const removed = await cleanLegacySsh(settings.latest.sshKeyPath);
   if (removed.length > 0) log.info("removed what an earlier layout left", { removed });
 
@@ -86,30 +90,32 @@ const serve = async (): Promise<void> => {
   const ssh = await sshService(userKey(settings.latest));
   log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });
   const driver = driverOf();
+  await cleanStaging(driver(settings.latest));
   const operations = operationRegistry(log);
-  const vms = vmService(
-    vmStore(database),
-    {
-      images,
-      kernels,
-      ssh,
-      log,
-      startNotes: startNotes(),
-      get driver() {
-        return driver(settings.latest);
-      },
-      get bootTimeout() {
-        return settings.latest.bootTimeout;
-      },
-      get fileSync() {
-        return settings.latest.fileSync;
-      },
-      get autoStopAfter() {
-        return settings.latest.autoStopStaleAfter;
-      },
+  const services: BootServices = {
+    images,
+    kernels,
+    ssh,
+    log,
+    startNotes: startNotes(),
+    get templates() {
+      return templates;
     },
-    async () => (await settings.current()).vmDefaults,
-  );
+    get driver() {
+      return driver(settings.latest);
+    },
+    get bootTimeout() {
+      return settings.latest.bootTimeout;
+    },
+    get fileSync() {
+      return settings.latest.fileSync;
+    },
+    get autoStopAfter() {
+      return settings.latest.autoStopStaleAfter;
+    },
+  };
+  const templates = templateService(services, () => settings.latest.templates);
+  const vms = vmService(vmStore(database), services, async () => (await settings.current()).vmDefaults);
 
   let server: Server | undefined;
   let ending = false;
@@ -119,7 +125,7 @@ const serve = async (): Promise<void> => {
     log.info("daemon ends, VMs go on", { why });
     // Connections that are open stay so until the end: whoever waits for it sees it then, with the state let go of.
     server?.close();
-    await operations.drain();
+    await Promise.all([operations.drain(), templates.close()]);
     vms.detachAll();
     database.close();
     await log.close();

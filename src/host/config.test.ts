@@ -58,6 +58,10 @@ vcpu = 3
 memory = "3GiB"
 disk_size = "20G"
 network = "none"
+[templates]
+enabled = false
+max_count = 2
+max_size = "3G"
 [network]
 [[file_sync]]
 host = "~/.gitconfig"
@@ -83,6 +87,7 @@ mode = "0644"
       assert.equal(config.autoStopStaleAfter, 7_200_000);
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);
+      assert.deepEqual(config.templates, { enabled: false, maxCount: 2, maxSize: 3 * GiB });
       assert.deepEqual(config.registryMirrors, { "docker.io": ["https://mirror.example"] });
       assert.deepEqual(config.insecureRegistries, ["localhost:5000", "[::1]:80", "registry.lan"]);
       assert.deepEqual(config.catalogs, [join(homedir(), "catalog/images.json"), "/srv/kernels.json"]);
@@ -177,7 +182,7 @@ describe("errors name file, line and key", () => {
 
 describe("the reference of the settings", () => {
   const tables: Record<string, readonly string[]> = Object.fromEntries(
-    ["", "vm_defaults", "network"].map((table) => [table, configKeys(table)]),
+    ["", "vm_defaults", "templates", "network"].map((table) => [table, configKeys(table)]),
   );
 
   test("knows every key of the file and no other", () => {

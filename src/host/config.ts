@@ -139,6 +139,11 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
       diskSize: pick("vm_defaults.disk_size", bytes(vm.disk_size, "disk size"), 8 * GiB),
       network: pick("vm_defaults.network", vm.network, "user" as const),
     },
+    templates: {
+      enabled: pick("templates.enabled", file.templates?.enabled, true),
+      maxCount: pick("templates.max_count", file.templates?.max_count, 8),
+      maxSize: pick("templates.max_size", bytes(file.templates?.max_size, "size"), 16 * GiB),
+    },
     fileSync: pick("file_sync", file.file_sync, []).map(({ host: from, guest, mode }) => ({
       host: expandHome(from),
       guest: guest.replace(/^~\//, "/root/"),

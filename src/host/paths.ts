@@ -42,8 +42,9 @@ export const knownHostsFile = () => join(roots().state, "ssh", "known_hosts");
 export const kvmProbeFile = () => join(roots().cache, "kvm-probe.json");
 
 /** Files of a VM that live as long as the VM. */
-export const vmFiles = (id: string) => {
-  const folder = join(roots().state, "vms", id);
+export const vmFiles = (id: string) => vmFilesIn(join(roots().state, "vms", id));
+export type VmFiles = ReturnType<typeof vmFilesIn>;
+export const vmFilesIn = (folder: string) => {
   return {
     folder,
     disk: join(folder, "disk.ext4"),
@@ -53,6 +54,10 @@ export const vmFiles = (id: string) => {
     vmmLog: join(folder, "vmm.log"),
     networkLog: join(folder, "network.log"),
     hostKey: join(folder, "ssh_host_ed25519_key"),
+    /** Of a VM that goes on from a saved machine: that machine's memory, another name of the same file. Never written. */
+    memory: join(folder, "memory"),
+    /** What a sleeping VM wakes from; its disk stays where it is. */
+    asleep: join(folder, "asleep"),
   };
 };
 /** Folders in which the daemon writes single files anew. */
@@ -63,6 +68,20 @@ export const foldersOfFiles = () => [
   roots().cache,
   dirname(initramfsFile("")),
 ];
+
+/** A saved machine: a template, a snapshot, a VM that sleeps (without a disk). The folder is published by one rename and never changed. */
+export const savedFiles = (folder: string) => ({
+  folder,
+  manifest: join(folder, "manifest.json"),
+  state: join(folder, "state"),
+  memory: join(folder, "memory"),
+  disk: join(folder, "disk.ext4"),
+});
+export type SavedFiles = ReturnType<typeof savedFiles>;
+export const templatesFolder = () => join(roots().state, "templates");
+export const templateFiles = (key: string) => savedFiles(join(templatesFolder(), key));
+export const snapshotsFolder = () => join(roots().state, "snapshots");
+export const snapshotFiles = (name: string) => savedFiles(join(snapshotsFolder(), name));
 
 export const vmsFolder = () => join(roots().state, "vms");
 

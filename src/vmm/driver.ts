@@ -23,6 +23,38 @@ export type MachineSpec = {
   /** Log of the VMM's own messages. */
   log: string;
   networkLog: string;
+  /** Goes on from a saved machine in place of a boot. It must have been saved with the same `Driver.signature`. */
+  restore?: SavedMachine | undefined;
+  /** Gives way to everything else that runs on the host. */
+  background?: boolean | undefined;
+};
+
+/** Files of a saved machine. Its disks are the owner's business. */
+export type SavedMachine = {
+  /** Registers and devices. */
+  state: string;
+  /** Memory, sparse, at its offset. Mapped private by each machine that is restored from it, so it must never change. */
+  memory: string;
+};
+
+export type SaveRequest = {
+  /** Bytes. */
+  memorySize: number;
+  /** What the machine was restored from: only what it has changed since is read from it. */
+  base: string | undefined;
+  /** New files. */
+  target: SavedMachine;
+  /** A disk to copy, as it is at the same instant; by its index in `MachineSpec.disks`. */
+  disk?: { index: number; target: string } | undefined;
+  /** Whether the machine goes on after it; it does so too when the save fails. */
+  goOn: boolean;
+};
+
+export type Saved = {
+  /** How long the guest stood still, in ms; until the end of the save where it does not go on. */
+  pause: number;
+  /** Memory that was written, in bytes. */
+  memoryWritten: number;
 };
 
 /** Enough to find a process again after a restart of the daemon. */
@@ -52,8 +84,15 @@ export type Machine = {
   onDiskFull(listener: () => void): void;
   /** Makes a disk larger while the guest runs. @param disk its index in `MachineSpec.disks`. @param bytes its new size */
   growDisk(disk: number, bytes: number): Promise<void>;
+  /** Stops the guest's CPUs; one that is paused is left as it is. */
+  pause(): Promise<void>;
   /** Lets a paused guest go on; one that runs is left as it is. */
   resume(): Promise<void>;
+  /**
+   * Saves memory, devices and a disk, all of one instant. The guest stands still for the last part of it only.
+   * @throws DISK_FULL, TOOL_FAILED; nothing is promised of the target then
+   */
+  save(request: SaveRequest, progress: Progress): Promise<Saved>;
   /** Resolves when the VMM process is gone. */
   readonly ended: Promise<MachineEnd>;
   /** Ends the VMM at once. Resolves when it is gone. */
@@ -75,6 +114,11 @@ export type Driver = {
     onIdentity: (identity: MachineIdentity) => Promise<void>,
     progress: Progress,
   ): Promise<Machine>;
+  /**
+   * What a saved machine can be restored with: two specs with the same signature make the same machine, here and now. Covers VMM, CPU, shape and
+   * arguments; not the contents of kernel, initramfs and disks.
+   */
+  signature(spec: Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">): Promise<string>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
   /** Every VMM that runs with a disk below `folder`, whoever started it. Looks at all processes: for rare occasions. */

@@ -1,6 +1,6 @@
 /** The kernel and images that tests boot: built once by the real program, then linked into each test's own state folder. */
 import { createHash } from "node:crypto";
-import { copyFile, glob, link, mkdir, readdir, readFile } from "node:fs/promises";
+import { copyFile, glob, link, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { errnoOf } from "../../src/contract/errors.ts";
 import { bangerIn, type Host } from "./host.ts";
@@ -45,8 +45,18 @@ const ensureFixture = async (images: readonly string[]): Promise<string> => {
   return env.XDG_STATE_HOME;
 };
 
+/** Templates are made in the background, by VMs that a test has not asked for: only tests of templates want them, and say so. */
+const withoutTemplates = async (host: Host): Promise<void> => {
+  const folder = join(host.env.XDG_CONFIG_HOME, "banger");
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const file = join(folder, "config.toml");
+  const config = await readFile(file, "utf8").catch(() => "");
+  if (!config.includes("templates")) await writeFile(file, `templates.enabled = false\n${config}`);
+};
+
 /** Puts a kernel and images into the state of a host of a test, without copying them. */
 export const installFixture = async (host: Host, images: readonly string[]): Promise<void> => {
+  await withoutTemplates(host);
   const state = await ensureFixture(images);
   for (const path of ["kernels/debian-bookworm-cloud", ...images.map((image) => `images/${image}`)]) {
     await linkTree(join(state, "banger", path), join(host.env.XDG_STATE_HOME, "banger", path));

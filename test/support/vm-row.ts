@@ -29,6 +29,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   pidStart: "1",
   hostBoot: undefined,
   helpers: [],
+  restored: undefined,
   epoch: 1,
   ...change,
 });

@@ -3,6 +3,7 @@
 use super::replace;
 use crate::failure::{Failure, on};
 use crate::ops::request::Ssh;
+use crate::sys::kill;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
@@ -32,7 +33,19 @@ pub fn install(ssh: &Ssh) -> Result<(), Failure> {
     fs::set_permissions("/root/.ssh", Permissions::from_mode(0o700)).map_err(on("/root/.ssh"))?;
     chown("/root/.ssh", Some(0), Some(0)).map_err(on("/root/.ssh"))?;
     let kept = fs::read_to_string("/root/.ssh/authorized_keys").unwrap_or_default();
-    write("/root/.ssh/authorized_keys", &with_our_keys(&kept, &ssh.authorized_keys), 0o600)
+    write("/root/.ssh/authorized_keys", &with_our_keys(&kept, &ssh.authorized_keys), 0o600)?;
+    reload_server().map_err(on("reload sshd"))
+}
+
+/// A server that runs already, as in a restored guest, has the host keys of its start in memory.
+fn reload_server() -> io::Result<()> {
+    let pid = fs::read_to_string("/run/sshd.pid").ok().and_then(|text| text.trim().parse::<i32>().ok());
+    match pid {
+        Some(pid) if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "sshd") => {
+            kill(pid, libc::SIGHUP)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Stands above each key of ours in authorized_keys.

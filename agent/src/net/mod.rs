@@ -23,6 +23,13 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
     let name = find_interface(network.mac.as_deref())?;
     let index = index_of(&name)?;
     let mut netlink = Netlink::open().map_err(on("netlink"))?;
+    // A restored guest has the address of the one it was saved from.
+    if let Some(mac) = &network.mac
+        && !attribute_of(&name, "address").eq_ignore_ascii_case(mac)
+    {
+        let octets = parse_mac(mac).ok_or_else(|| Failure::new("EINVAL", format!("mac: {mac:?}")))?;
+        netlink.set_mac(index, octets).map_err(on(format!("{name} mac")))?;
+    }
     netlink.set_up(index, network.mtu).map_err(on(format!("{name} up")))?;
     for old in netlink.addresses(index).map_err(on(format!("{name} addresses")))? {
         if !addresses.contains(&old) {
@@ -57,21 +64,18 @@ fn gateways(network: &Network) -> Result<Vec<IpAddr>, Failure> {
 
 /// The interface with this MAC address, else the only Ethernet one.
 fn find_interface(mac: Option<&str>) -> Result<String, Failure> {
-    let attribute = |name: &str, file: &str| {
-        let text = fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
-        text.trim_end().to_string()
-    };
     let entries = fs::read_dir("/sys/class/net").map_err(on("/sys/class/net"))?;
     let ethernet: Vec<String> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         // Bridges and tunnels that programs make are no devices of the machine.
         .filter(|name| {
-            attribute(name, "type") == ETHERNET && fs::exists(format!("/sys/class/net/{name}/device")).unwrap_or(false)
+            attribute_of(name, "type") == ETHERNET
+                && fs::exists(format!("/sys/class/net/{name}/device")).unwrap_or(false)
         })
         .collect();
     let matching =
-        mac.and_then(|mac| ethernet.iter().find(|name| attribute(name, "address").eq_ignore_ascii_case(mac)));
+        mac.and_then(|mac| ethernet.iter().find(|name| attribute_of(name, "address").eq_ignore_ascii_case(mac)));
     match (matching, ethernet.as_slice()) {
         (Some(name), _) | (None, [name]) => Ok(name.clone()),
         (None, []) => Err(Failure::new("ENODEV", "the guest has no Ethernet interface")),
@@ -81,8 +85,37 @@ fn find_interface(mac: Option<&str>) -> Result<String, Failure> {
     }
 }
 
+fn attribute_of(name: &str, file: &str) -> String {
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
+    text.trim_end().to_string()
+}
+
+/// `02:00:00:00:00:01`
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let octets: Vec<u8> = text
+        .split(':')
+        .map(|part| if part.len() == 2 { u8::from_str_radix(part, 16).ok() } else { None })
+        .collect::<Option<_>>()?;
+    octets.try_into().ok()
+}
+
 fn index_of(name: &str) -> Result<u32, Failure> {
     let path = format!("/sys/class/net/{name}/ifindex");
     let text = fs::read_to_string(&path).map_err(on(&path))?;
     text.trim_end().parse().map_err(|_| Failure::new("EIO", format!("{path}: {text:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mac;
+
+    #[test]
+    fn mac_addresses_are_parsed_strictly() {
+        assert_eq!(parse_mac("02:00:00:ab:CD:01"), Some([2, 0, 0, 0xab, 0xcd, 1]));
+        for wrong in
+            ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:0", "02-00-00-00-00-00", "0g:00:00:00:00:00"]
+        {
+            assert_eq!(parse_mac(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -80,6 +80,12 @@ impl Netlink {
         self.request(message).map(drop)
     }
 
+    /// Of an interface that is up too: virtio-net takes it at once.
+    pub fn set_mac(&mut self, index: u32, octets: [u8; 6]) -> io::Result<()> {
+        let message = Message::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link(index, 0));
+        self.request(message.attribute(libc::IFLA_ADDRESS, &octets)).map(drop)
+    }
+
     pub fn add_address(&mut self, index: u32, subnet: &Subnet) -> io::Result<()> {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
         self.request(address(libc::RTM_NEWADDR, flags, index, subnet)).map(drop)

@@ -9,9 +9,12 @@ import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { exists, syncDirectory } from "../../host/files.ts";
 import { stagingTree } from "./staging.ts";
 
-/** Makes files read-only, flushes them and the folder, and moves the folder to `target` in one step. */
-export const publish = async (staged: string, target: string): Promise<void> => {
-  await settle(staged);
+/**
+ * Makes files read-only, flushes them and the folder, and moves the folder to `target` in one step.
+ * @param mode of the files
+ */
+export const publish = async (staged: string, target: string, mode = 0o444): Promise<void> => {
+  await settle(staged, mode);
   await mkdir(dirname(target), { recursive: true, mode: 0o700 });
   // Only what has no manifest can be in the way: someone has damaged it by hand.
   if (await exists(target)) await unpublish(target);
@@ -19,14 +22,14 @@ export const publish = async (staged: string, target: string): Promise<void> => 
   await syncDirectory(dirname(target));
 };
 
-const settle = async (folder: string): Promise<void> => {
+const settle = async (folder: string, mode: number): Promise<void> => {
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
     if (entry.isDirectory()) {
-      await settle(path);
+      await settle(path, mode);
       continue;
     }
-    await chmod(path, 0o444);
+    await chmod(path, mode);
     const file = await open(path, "r");
     try {
       await file.sync();

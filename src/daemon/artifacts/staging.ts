@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { errnoOf } from "../../contract/errors.ts";
 import { removeTree } from "../../host/namespace.ts";
 import { processStartTime } from "../../host/proc.ts";
+import { signalGroup } from "../../host/process.ts";
 import { stagingFolder } from "../../host/paths.ts";
+import type { Driver } from "../../vmm/driver.ts";
 
 /** `purpose-pid-start time-random` */
 const NAME = /^[a-z-]+-(\d+)-(\d+)-[0-9a-f]{8}$/;
@@ -19,16 +21,20 @@ export const stagingTree = async (purpose: string): Promise<AsyncDisposable & { 
 };
 
 /**
- * Removes what dead processes left in staging. A folder of a process that lives is left alone.
+ * Removes what dead processes left in staging, and ends VMs that run there. A folder of a process that lives is left alone.
  * @returns names of the removed folders
  */
-export const cleanStaging = async (): Promise<string[]> => {
+export const cleanStaging = async (driver?: Driver): Promise<string[]> => {
   const removed: string[] = [];
+  // Of templates that were being made: their VMs have no record.
+  const strays = (await driver?.running(stagingFolder())) ?? [];
   for (const name of await namesIn(stagingFolder())) {
     const [, pid, started] = NAME.exec(name) ?? /^[a-z-]+-(\d+)-[0-9a-f]{8}$/.exec(name) ?? [];
     const alive = pid === undefined ? undefined : await processStartTime(Number(pid));
     if (alive !== undefined && (started === undefined || started === alive)) continue;
-    await removeTree(join(stagingFolder(), name));
+    const folder = join(stagingFolder(), name);
+    for (const { identity, disk } of strays) if (disk.startsWith(`${folder}/`)) signalGroup(identity.pid, "SIGKILL");
+    await removeTree(folder);
     removed.push(name);
   }
   return removed;

@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { BangerError } from "../../contract/errors.ts";
 import { exists, readFileIfThere, writeFileAtomic } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
-import { cliBinary, knownHostsFile, sshConfigFile, vmFiles } from "../../host/paths.ts";
+import { cliBinary, knownHostsFile, sshConfigFile, vmFiles, vmFilesIn } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import type { VmRow } from "../store/vms.ts";
 
@@ -12,7 +12,7 @@ export type GuestKeys = { host_key: string; host_key_public: string; authorized_
 
 export type SshService = {
   /** The keys a guest gets at its start; makes what is missing, and pins the host key before anyone can connect. */
-  guestKeys(row: VmRow): Promise<GuestKeys>;
+  guestKeys(vm: Pick<VmRow, "id" | "name">): Promise<GuestKeys>;
   /** Takes up the host keys of VMs that an earlier daemon made. */
   restore(rows: readonly VmRow[]): Promise<void>;
   /** A VM is gone, and its host key with it. */
@@ -81,6 +81,14 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
     },
     useKey,
   };
+};
+
+/** For a guest that belongs to nobody and whose clones get keys of their own: its server can start, and nobody can log in. */
+export const throwawayKeys = async (folder: string): Promise<GuestKeys> => {
+  const path = vmFilesIn(folder).hostKey;
+  await makeKey(path, "");
+  const [host_key, host_key_public] = await Promise.all([readFile(path, "utf8"), readFile(`${path}.pub`, "utf8")]);
+  return { host_key, host_key_public, authorized_keys: "" };
 };
 
 const makeKey = async (path: string, comment: string): Promise<void> => {

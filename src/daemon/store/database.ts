@@ -36,6 +36,7 @@ export const migrations: readonly string[] = [
    ALTER TABLE vms ADD COLUMN last_used_at INTEGER;
    ALTER TABLE vms ADD COLUMN host_boot TEXT`,
   `ALTER TABLE vms ADD COLUMN helpers TEXT NOT NULL DEFAULT '[]'`,
+  "ALTER TABLE vms ADD COLUMN restored TEXT",
 ];
 
 export type Database = DatabaseSync;

@@ -4,6 +4,9 @@ import type { Vm, VmState } from "../../contract/vms.ts";
 import type { ProcessIdentity } from "../../vmm/driver.ts";
 import type { Database } from "./database.ts";
 
+/** What a VM that did not boot went on from. */
+export type RestoredFrom = "template" | "snapshot" | "sleep";
+
 /** A VM as it is recorded. Sizes are bytes, times are milliseconds since 1970. */
 export type VmRow = {
   id: string;
@@ -38,6 +41,8 @@ export type VmRow = {
   hostBoot: string | undefined;
   /** Processes that serve the network of that one. */
   helpers: readonly ProcessIdentity[];
+  /** Of its present or last run; undefined where it booted. */
+  restored: RestoredFrom | undefined;
   /** Of the last connection to the guest agent. */
   epoch: number;
 };
@@ -84,6 +89,7 @@ const columns: Record<keyof VmRow, Column> = {
   pidStart: plain("pid_start"),
   hostBoot: plain("host_boot"),
   helpers: json("helpers"),
+  restored: plain("restored"),
   epoch: plain("epoch"),
 };
 const fields = Object.entries(columns) as [keyof VmRow, Column][];

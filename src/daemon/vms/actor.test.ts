@@ -13,7 +13,7 @@ import type { Machine, MachineEnd } from "../../vmm/driver.ts";
 import { operations as operationRegistry } from "../operations.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, vmActor, type VmActor } from "./actor.ts";
-import type { BootServices } from "./boot.ts";
+import type { BootServices } from "./services.ts";
 import { runVm } from "./run.ts";
 import { type VmService, vmService } from "./service.ts";
 
@@ -36,7 +36,9 @@ const silentMachine = () => {
     onAgentPort: () => undefined,
     onDiskFull: (listener) => void full.add(listener),
     growDisk: async () => undefined,
+    pause: async () => undefined,
     resume: () => new Promise<void>(() => undefined),
+    save: async () => ({ pause: 0, memoryWritten: 0 }),
     ended: ended.promise,
     kill: async () => ended.resolve({ reason: "killed", clean: true }),
     detach: () => undefined,

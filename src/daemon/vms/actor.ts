@@ -5,16 +5,20 @@ import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline 
 import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
-import { hostBootId } from "../../host/proc.ts";
+import { exists } from "../../host/files.ts";
 import { vmFiles, vmSockets } from "../../host/paths.ts";
+import { hostBootId } from "../../host/proc.ts";
 import type { Machine } from "../../vmm/driver.ts";
-import type { VmRow, VmStore } from "../store/vms.ts";
-import { type BootServices, type Guest, greetGuest, startMachine } from "./boot.ts";
+import type { RestoredFrom, VmRow, VmStore } from "../store/vms.ts";
+import { type Guest, type GuestOrigin, greetGuest, startMachine } from "./boot.ts";
 import { planChange } from "./change.ts";
 import { keepConsole } from "./console-log.ts";
 import { growDisk, removeHalfDisk } from "./disk.ts";
 import { syncFiles } from "./file-sync.ts";
 import { mutex } from "./mutex.ts";
+import { shapeOf } from "./plan.ts";
+import type { BootServices } from "./services.ts";
+import { type Source, templateSource } from "./source.ts";
 import { nextState, type VmEvent } from "./state.ts";
 
 /** How long a guest may take to shut down before its VMM is ended, in ms. */
@@ -153,10 +157,10 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     started.onDiskFull(() => note({ reason: "paused: the host's disk is full" }));
   };
 
-  const greet = async (started: Machine, progress: Progress) => {
+  const greet = async (started: Machine, origin: GuestOrigin, progress: Progress) => {
     const epoch = (row.epoch % MAX_EPOCH) + 1;
     update({ epoch });
-    const guest = await greetGuest(row, started, services, epoch, progress);
+    const guest = await greetGuest(row, started, services, { origin, epoch }, progress);
     const { connection: greeted } = guest;
     connection = greeted;
     void greeted.closed.then((error) => {
@@ -174,24 +178,61 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     apply("ready", { notes: [...row.notes, ...notes, ...synced] });
   };
 
+  /** Starts the machine, anew or from `source`, and waits for its guest. */
+  const bringUp = async (source: Source | undefined, progress: Progress): Promise<Guest> => {
+    await source?.prepare(progress);
+    const started = await startMachine(
+      row,
+      services,
+      {
+        from: source && { state: source.state, memory: vmFiles(row.id).memory },
+        onIdentity: async ({ pid, startTime, helpers }) =>
+          update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId(), restored: source?.kind }),
+      },
+      progress,
+    );
+    watch(started);
+    const guest = await greet(started, source?.origin ?? "boot", progress);
+    update({ startedAt: Date.now(), lastUsedAt: Date.now() });
+    return guest;
+  };
+
+  /** As `bringUp`; a source that turns out to be of no use is passed over. */
+  const bringUpSomehow = async (source: Source | undefined, progress: Progress): Promise<Guest> => {
+    if (!source) return bringUp(undefined, progress);
+    try {
+      return await bringUp(source, progress);
+    } catch (error) {
+      throwIfAborted(progress.signal);
+      const failed = machine;
+      machine = undefined;
+      await failed?.kill();
+      update({ pid: undefined, pidStart: undefined, helpers: [] });
+      const why = toBangerError(error);
+      log.warn("saved machine is of no use; the VM boots cold", { vm: row.name, from: source.kind, why: why.message });
+      const told = await source.discard(why);
+      const guest = await bringUp(undefined, progress);
+      return told ? { ...guest, notes: [...guest.notes, told] } : guest;
+    }
+  };
+
+  /** What it starts from, where it need not boot. */
+  const findSource = async (progress: Progress): Promise<Source | undefined> => {
+    if (row.startedAt !== undefined || (await exists(vmFiles(row.id).disk))) return undefined;
+    const template = await services.templates.find(shapeOf(row), progress);
+    return template && templateSource(row.id, template, services.templates);
+  };
+
   const boot = async (progress: Progress, force: boolean) => {
     const host = await services.driver.host();
     // What was set while it ran is there from this start on.
-    const { next } = row;
+    const { next, startedAt } = row;
     const room = await admit({ ...row, ...next }, force);
     const notes = [...services.startNotes(host, next.network ?? row.network), ...room];
     apply("start", { ...next, next: {}, reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
     try {
-      const started = await startMachine(
-        row,
-        services,
-        async ({ pid, startTime, helpers }) =>
-          update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId() }),
-        progress,
-      );
-      watch(started);
-      update({ startedAt: Date.now(), lastUsedAt: Date.now() });
-      await complete(await greet(started, progress), progress);
+      await complete(await bringUpSomehow(await findSource(progress), progress), progress);
+      if (startedAt === undefined && row.restored === undefined) services.templates.want(shapeOf(row));
     } catch (error) {
       const { code, message } = toBangerError(error);
       const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
@@ -335,7 +376,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       if (!machine || row.state !== "running" || agentEnded) throw agentLost(row.name);
       try {
         using limited = withDeadline(progress, ADOPT_LIMIT, () => agentLost(row.name, ": it does not answer"));
-        const greeted = await greet(machine, limited);
+        const greeted = await greet(machine, "known", limited);
         note({ reason: undefined });
         return greeted.connection;
       } catch (error) {
@@ -382,7 +423,9 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       const limit = row.state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
       const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
       using limited = withDeadline(progress, limit, late);
-      const guest = await greet(found, limited);
+      // A guest that was being started may not know yet who it is.
+      const origin = row.state !== "starting" ? "known" : originOf(row.restored);
+      const guest = await greet(found, origin, limited);
       if (row.state === "starting") await complete(guest, limited);
     } catch (error) {
       log.error("adopted vm does not answer", { vm: row.name, error });
@@ -423,6 +466,9 @@ const agentLost = (name: string, why = "", cause?: unknown) =>
     hint: `restart the VM: banger vm stop ${name} && banger vm start ${name}`,
     cause,
   });
+
+const originOf = (restored: RestoredFrom | undefined): GuestOrigin =>
+  restored === undefined ? "boot" : restored === "sleep" ? "wake" : "clone";
 
 /** Of a VM whose machine is gone. */
 const nothingRuns = () => ({

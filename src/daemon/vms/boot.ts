@@ -1,11 +1,11 @@
 /** From a recorded VM to a guest that answers: disks, VMM, greeting, configuration, init. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { BangerError } from "../../contract/errors.ts";
 import { abortable, type Progress, withDeadline } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
-import { agentBinary, vmFiles, vmSockets } from "../../host/paths.ts";
-import type { Driver, GuestNetwork, Machine, MachineIdentity } from "../../vmm/driver.ts";
+import { type VmFiles, vmFiles } from "../../host/paths.ts";
+import type { Driver, Machine, MachineIdentity, SavedMachine } from "../../vmm/driver.ts";
 import type { BootImage, ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Log } from "../log.ts";
@@ -13,10 +13,10 @@ import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
-import type { SyncEntry } from "./file-sync.ts";
-import type { startNotes } from "./notes.ts";
+import { planMachine, type Shape } from "./plan.ts";
 
-export type BootServices = {
+/** What it takes to boot a guest. */
+export type GuestServices = {
   images: ImageService;
   kernels: KernelService;
   ssh: SshService;
@@ -24,57 +24,40 @@ export type BootServices = {
   log: Log;
   /** How long a guest may take until its agent answers, in ms. */
   bootTimeout: number;
-  startNotes: ReturnType<typeof startNotes>;
-  /** What each VM gets of the user's own files. */
-  readonly fileSync: readonly SyncEntry[];
-  /** After so long without use a VM is stopped, in ms; undefined: never. */
-  readonly autoStopAfter: number | undefined;
 };
 
 /** How long an init may take to report that it is up, after the agent answered, in ms. It then counts as up, with a note. */
 const INIT_LIMIT = 180_000;
+/** How long a guest that goes on from a saved machine may take until its agent answers, in ms. It needs a fraction of a second. */
+const RESTORE_LIMIT = 30_000;
 
-/** Starts the VMM of a VM whose image and kernel are there. */
+export type MachineStart = {
+  /** Default: those of the VM. */
+  files?: VmFiles;
+  /** A saved machine to go on from; its disk is in place. */
+  from?: SavedMachine | undefined;
+  background?: boolean;
+  onIdentity(identity: MachineIdentity): Promise<void>;
+};
+
+/** What of a VM's record its machine and its guest are made from. */
+export type Bootable = Shape & Pick<VmRow, "id" | "name" | "mac" | "env" | "startedAt">;
+
+/** Starts the VMM of a VM; its image and kernel are pulled where they are missing. */
 export const startMachine = async (
-  row: VmRow,
-  services: BootServices,
-  onIdentity: (identity: MachineIdentity) => Promise<void>,
+  vm: Bootable,
+  services: GuestServices,
+  { files = vmFiles(vm.id), from, background = false, onIdentity }: MachineStart,
   progress: Progress,
 ): Promise<Machine> => {
-  const { images, kernels, driver, log } = services;
+  const { images, driver, log } = services;
   progress.report({ stage: "boot", message: "starting the machine" });
-  const bootKernel = async () => {
-    const kernel = await kernels.ensure(row.kernel, progress);
-    return { ...kernel, initramfs: (await kernels.initramfs(kernel, agentBinary())).path };
-  };
-  const [image, kernel, disk] = await Promise.all([
-    images.ensure(row.image, progress),
-    bootKernel(),
-    ensureDisk(row, progress),
+  const [plan] = await Promise.all([
+    planMachine(vm, services, progress),
+    from ? undefined : ensureDisk(vm, files, progress),
   ]);
-  await images.verify(row.image);
-  const files = vmFiles(row.id);
-  const machine = await driver.start(
-    {
-      name: row.name,
-      vcpu: row.vcpu,
-      memory: row.memory,
-      kernel: kernel.vmlinux,
-      initramfs: kernel.initramfs,
-      kernelArguments: [],
-      disks: [
-        { path: image.rootfs, readonly: true },
-        { path: disk, readonly: false },
-        { path: kernel.modules, readonly: true },
-      ],
-      nic: row.network === "none" ? undefined : { mac: row.mac },
-      sockets: vmSockets(row.id),
-      log: files.vmmLog,
-      networkLog: files.networkLog,
-    },
-    onIdentity,
-    progress,
-  );
+  await images.verify(vm.image);
+  const machine = await driver.start({ ...plan.spec(vm, files), restore: from, background }, onIdentity, progress);
   keepConsole(machine.console, files, log);
   return machine;
 };
@@ -82,22 +65,39 @@ export const startMachine = async (
 export type Guest = { connection: GuestConnection; notes: string[] };
 
 /**
- * Greets the agent and, when it is new, tells it who it is.
- * @param onEvent takes the guest's later events
+ * How a guest that answers came to be: `boot`, `clone` of a saved machine that must become another, `wake` of one that stays who it is, or `known`,
+ * one that was greeted before.
+ */
+export type GuestOrigin = "boot" | "clone" | "wake" | "known";
+
+export type Greeting = {
+  origin: GuestOrigin;
+  epoch: number;
+  /** Default: those of the VM. */
+  files?: VmFiles;
+  /** Default: the VM's own. */
+  keys?: Promise<GuestKeys>;
+};
+
+/**
+ * Greets the agent and tells it who it is, where it cannot know.
  * @throws VM_BOOT_TIMEOUT or VM_BOOT_FAILED with the last console lines
  */
 export const greetGuest = async (
-  row: VmRow,
+  row: Bootable,
   machine: Machine,
-  services: BootServices,
-  epoch: number,
+  services: GuestServices,
+  { origin, epoch, files = vmFiles(row.id), keys = services.ssh.guestKeys(row) }: Greeting,
   progress: Progress,
 ): Promise<Guest> => {
-  const console = vmFiles(row.id).console;
-  const seconds = Math.round(services.bootTimeout / 1000);
+  const { console } = files;
+  const limit = origin === "boot" ? services.bootTimeout : Math.min(RESTORE_LIMIT, services.bootTimeout);
   const timeout = () =>
-    new BangerError("VM_BOOT_TIMEOUT", `the guest of VM ${row.name} did not answer within ${seconds} s`);
-  using limited = withDeadline(progress, services.bootTimeout, timeout);
+    new BangerError(
+      "VM_BOOT_TIMEOUT",
+      `the guest of VM ${row.name} did not answer within ${Math.round(limit / 1000)} s`,
+    );
+  using limited = withDeadline(progress, limit, timeout);
   const initUp = Promise.withResolvers<string>();
   const onEvent = (event: GuestEvent) => {
     services.log.debug("guest event", { vm: row.name, ...event });
@@ -105,18 +105,27 @@ export const greetGuest = async (
   };
   try {
     const boot = async (): Promise<Guest> => {
-      progress.report({ stage: "boot", message: "kernel" });
-      const keys = services.ssh.guestKeys(row);
+      progress.report({ stage: "boot", message: origin === "boot" ? "kernel" : "agent" });
       // Its failure is met where the keys are needed, however long the guest takes until then.
       keys.catch(() => undefined);
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
-      if (connection.hello.phase === "running") return { connection, notes: [] };
+      if (origin === "known") return { connection, notes: [] };
       const [{ network }, image] = await Promise.all([
         services.driver.host(),
         services.images.ensure(row.image, limited),
       ]);
-      await callGuest(connection, guestConfiguration(row, image, network.guest, await keys), limited);
+      const { phase } = connection.hello;
+      const configuration = {
+        ...(row.network === "none" ? {} : { network: { mac: row.mac, ...network.guest } }),
+        ...(origin === "wake" ? {} : identity(row, image.boot.env, await keys)),
+        // The kernel makes its own at a boot.
+        ...(origin === "clone" ? { boot_id: randomUUID() } : {}),
+        start_init: phase === "configure" && startsInit(image),
+      };
+      await callGuest(connection, { op: "configure", ...present(), ...configuration }, limited);
+      // A guest that went on from a saved machine, or that an earlier daemon has configured, has its init.
+      if (phase === "running") return { connection, notes: [] };
       progress.report({ stage: "boot", message: connection.hello.init && startsInit(image) ? "init" : "agent" });
       const notes = await waitForInit(initUp.promise, connection, progress);
       return { connection, notes };
@@ -169,20 +178,20 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 /** A container's image may hold an init that nobody means to start. */
 const startsInit = ({ init, isContainer }: BootImage): boolean => init !== null || !isContainer;
 
-/** Identity, network and clock, as `configure` of docs/guest-protocol.md takes them. */
-const guestConfiguration = (
-  row: VmRow,
-  image: BootImage,
-  guestNetwork: GuestNetwork,
-  ssh: GuestKeys,
-): Record<string, unknown> => ({
-  op: "configure",
-  hostname: row.name,
-  machine_id: row.id,
+/** What a guest that stood still, or is new, cannot know: the time, and randomness that no other guest has. As `configure` takes them. */
+const present = (): Record<string, unknown> => ({
   clock_ns: String(BigInt(Date.now()) * 1_000_000n),
   entropy: randomBytes(64).toString("base64"),
-  env: { ...image.boot.env, ...row.env },
+});
+
+/** Who the guest is. */
+const identity = (
+  row: Bootable,
+  imageEnv: Readonly<Record<string, string>>,
+  ssh: GuestKeys,
+): Record<string, unknown> => ({
+  hostname: row.name,
+  machine_id: row.id,
+  env: { ...imageEnv, ...row.env },
   ssh,
-  ...(row.network === "none" ? {} : { network: { mac: row.mac, ...guestNetwork } }),
-  start_init: startsInit(image),
 });

@@ -5,13 +5,13 @@ import { abortable, type Progress, throwIfAborted, withDeadline } from "../../co
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
 import { exists } from "../../host/files.ts";
-import { vmFiles } from "../../host/paths.ts";
+import { type VmFiles, vmFiles } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow } from "../store/vms.ts";
 
 /** Its place among a machine's disks (boot.ts): vdb in the guest. */
-const OWN_DISK = 1;
+export const OWN_DISK = 1;
 /** How long a guest may take until its file system has grown, in ms. */
 const GROW_LIMIT = 60_000;
 
@@ -53,8 +53,11 @@ export const removeHalfDisk = (id: string): Promise<void> => rm(halfMade(vmFiles
  * Makes the disk at a VM's first start, and grows it where it was set to a larger size since; the guest grows its file system as it boots.
  * @throws IMAGE_CORRUPT when a VM that ran before has lost it, DISK_FULL, TOOL_MISSING
  */
-export const ensureDisk = async (row: VmRow, progress: Progress): Promise<string> => {
-  const { folder, disk } = vmFiles(row.id);
+export const ensureDisk = async (
+  row: Pick<VmRow, "name" | "diskSize" | "startedAt">,
+  { folder, disk }: Pick<VmFiles, "folder" | "disk">,
+  progress: Progress,
+): Promise<string> => {
   if (await exists(disk)) {
     if ((await stat(disk)).size < row.diskSize) await truncate(disk, row.diskSize);
     return disk;

@@ -9,8 +9,8 @@ import { bytesOnDisk, exists } from "../../host/files.ts";
 import { roots, vmFiles } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
-import type { BootServices } from "./boot.ts";
 import { removeOrphans } from "./orphans.ts";
+import type { BootServices } from "./services.ts";
 import { guestPorts } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -199,6 +199,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       pidStart: undefined,
       hostBoot: undefined,
       helpers: [],
+      restored: undefined,
       epoch: 0,
     };
     store.insert(row);

@@ -95,9 +95,13 @@ export const probeAcceleration = async (qemu: string): Promise<AccelProbe> => {
 
 const probeKey = async (qemu: string): Promise<string> => {
   const boot = (await readFileIfThere("/proc/sys/kernel/random/boot_id"))?.trim();
-  const parts = await Promise.all(["/dev/kvm", qemu.includes("/") ? qemu : `/usr/bin/${qemu}`].map(fingerprint));
+  const parts = await Promise.all([fingerprint("/dev/kvm"), programFingerprint(qemu)]);
   return [boot, process.getuid?.(), process.getgroups?.().join(","), ...parts].join(" ");
 };
+
+/** Changes when the program is replaced. @param qemu program name or path */
+export const programFingerprint = (qemu: string): Promise<string> =>
+  fingerprint(qemu.includes("/") ? qemu : `/usr/bin/${qemu}`);
 
 const fingerprint = async (path: string): Promise<string> => {
   try {

@@ -1,9 +1,9 @@
 /** The command line of QEMU. Their reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
-import type { Accel, MachineSpec } from "../driver.ts";
+import type { Accel, MachineSpec, SavedMachine } from "../driver.ts";
 import type { AccelProbe } from "./accel.ts";
 
 /** Descriptors that QEMU inherits, after stdin, stdout and stderr. */
-export const inherited = { agent: 3, control: 4, console: 5, network: 6 } as const;
+export const inherited = { agent: 3, control: 4, console: 5, network: 6, state: 7 } as const;
 
 /** Name of the agent's virtio-serial port, as the guest sees it. */
 export const AGENT_PORT = "banger.agent";
@@ -31,6 +31,22 @@ const inheritedSocket = (id: string, fd: number): string[] => [
   `socket,id=${id},fd=${fd},server=on,wait=off`,
 ];
 
+/**
+ * The saved state has devices and registers only (save.ts), so memory comes from the file, mapped private; kernel and initramfs are in it. The
+ * state has no configuration section and no description of itself, and QEMU must not look for them.
+ */
+const restoring = (spec: MachineSpec, { memory }: SavedMachine): string[] => [
+  "-object",
+  `memory-backend-file,id=mem0,size=${memoryMiB(spec)}M,mem-path=${driveValue(memory)},share=off`,
+  "-global",
+  "migration.send-configuration=off",
+  "-incoming",
+  `fd:${inherited.state}`,
+];
+
+/** What QEMU gives a guest, in MiB. */
+export const memoryMiB = ({ memory }: Pick<MachineSpec, "memory">): number => Math.ceil(memory / 2 ** 20);
+
 export const qemuArguments = (
   qemu: string,
   accel: Accel,
@@ -42,7 +58,7 @@ export const qemuArguments = (
   "-name",
   `banger-${driveValue(spec.name)}`,
   "-M",
-  "microvm",
+  spec.restore ? "microvm,memory-backend=mem0,suppress-vmdesc=on" : "microvm",
   "-accel",
   accel === "tcg" ? "tcg,thread=multi" : "kvm",
   "-cpu",
@@ -50,7 +66,7 @@ export const qemuArguments = (
   "-smp",
   String(spec.vcpu),
   "-m",
-  `${Math.ceil(spec.memory / 2 ** 20)}M`,
+  `${memoryMiB(spec)}M`,
   "-nodefaults",
   "-no-user-config",
   "-no-reboot",
@@ -58,15 +74,12 @@ export const qemuArguments = (
   "none",
   "-sandbox",
   "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-  "-kernel",
-  spec.kernel,
-  "-initrd",
-  spec.initramfs,
-  "-append",
-  append.join(" "),
+  ...(spec.restore
+    ? restoring(spec, spec.restore)
+    : ["-kernel", spec.kernel, "-initrd", spec.initramfs, "-append", append.join(" ")]),
   ...spec.disks.flatMap(({ path, readonly }, index) => [
     "-drive",
-    `id=${driveName(index)},file=${driveValue(path)},format=raw,if=none,cache=writeback,readonly=${readonly ? "on" : "off"}`,
+    `id=${driveName(index)},file=${driveValue(path)},format=raw,if=none,cache=writeback,${readonly ? "readonly=on" : "readonly=off,discard=unmap"}`,
     "-device",
     `virtio-blk-device,drive=${driveName(index)}`,
   ]),

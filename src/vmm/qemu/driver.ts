@@ -4,6 +4,7 @@ import type { Server, Socket } from "node:net";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { throwIfAborted } from "../../contract/progress.ts";
 import { readFileIfThere } from "../../host/files.ts";
+import { agentBinary } from "../../host/paths.ts";
 import { once } from "../../host/once.ts";
 import { processesNaming, processStartTime } from "../../host/proc.ts";
 import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
@@ -13,22 +14,25 @@ import { probeAcceleration } from "./accel.ts";
 import { driveName, driveValue, kernelArguments, qemuArguments, inherited } from "./arguments.ts";
 import { endHelpers, machine, unreachableMachine } from "./machine.ts";
 import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
+import { machineSignature } from "./signature.ts";
 
 /** @param qemu program name or path */
 export const qemuDriver = (qemu: string): Driver => {
   const host = once(async () => {
     const [probe, network] = await Promise.all([probeAcceleration(qemu), chooseNetwork()]);
-    return { accel: probe.accel, network, ownArguments: kernelArguments(probe) };
+    return { accel: probe.accel, network, probe };
   });
 
   const spawnQemu = async (spec: MachineSpec, sockets: Server[], nic: Socket | undefined): Promise<RunningProcess> => {
-    const { accel, network, ownArguments } = await host();
+    const { accel, network, probe } = await host();
     const netdev = spec.nic ? netdevArgument(network, inherited.network) : undefined;
+    const argv = qemuArguments(qemu, accel, spec, [...kernelArguments(probe), ...spec.kernelArguments], netdev);
     await using log = await open(spec.log, "w", 0o600);
-    return startProcess({
-      argv: qemuArguments(qemu, accel, spec, [...ownArguments, ...spec.kernelArguments], netdev),
+    await using state = spec.restore && (await open(spec.restore.state));
+    return await startProcess({
+      argv: await launched(spec, argv),
       cwd: "/",
-      stdio: ["ignore", log.fd, log.fd, ...sockets.map(descriptorOf), nic ?? "ignore"],
+      stdio: ["ignore", log.fd, log.fd, ...sockets.map(descriptorOf), nic ?? "ignore", state?.fd ?? "ignore"],
       outlive: true,
     });
   };
@@ -87,7 +91,22 @@ export const qemuDriver = (qemu: string): Driver => {
     }
   };
 
-  return { name: "qemu", host, start, adopt, running };
+  const sign = machineSignature(qemu);
+  const signature: Driver["signature"] = async (spec) => sign((await host()).probe, spec);
+
+  return { name: "qemu", host, signature, start, adopt, running };
+};
+
+/** Where only a parent may read a process's memory (Yama), the VMM lets others of the user's processes do it: a daemon is replaced, its VMs are not. */
+const parentsOnly = once(async () => (await readFileIfThere("/proc/sys/kernel/yama/ptrace_scope"))?.trim() === "1");
+
+/** QEMU's command line with the programs before it that become QEMU. */
+const launched = async (
+  { background }: MachineSpec,
+  argv: readonly [string, ...string[]],
+): Promise<readonly [string, ...string[]]> => {
+  const traceable = (await parentsOnly()) ? ([agentBinary(), "--traceable", ...argv] as const) : argv;
+  return background ? ["nice", "-n", "19", ...traceable] : traceable;
 };
 
 /** How a QEMU ended, with its own last words where it failed. */

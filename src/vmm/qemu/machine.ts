@@ -8,7 +8,8 @@ import { signalGroup } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
 import type { Machine, MachineEnd, MachineIdentity, MachineSpec, ProcessIdentity } from "../driver.ts";
 import { driveName } from "./arguments.ts";
-import { qmpClient } from "./qmp.ts";
+import { type QmpEvent, qmpClient } from "./qmp.ts";
+import { saveMachine } from "./save.ts";
 
 type Parts = {
   identity: MachineIdentity;
@@ -28,12 +29,29 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
   let detached = false;
   let killed = false;
 
-  const qmp = qmpClient(control, ({ event, data }) => {
+  const eventListeners = new Set<(event: QmpEvent) => void>();
+  const qmp = qmpClient(control, (told) => {
+    const { event, data } = told;
+    for (const listener of eventListeners) listener(told);
     if (event === "SHUTDOWN") shutdown = String(data.reason);
     else if (event === "VSERPORT_CHANGE") for (const listener of portListeners) listener(data.open === true);
     else if (event === "BLOCK_IO_ERROR" && data.nospace === true) for (const listener of diskFullListeners) listener();
   });
   console.on("error", () => console.destroy());
+
+  const nextEvent = (matches: (event: QmpEvent) => boolean): Promise<QmpEvent> =>
+    new Promise((resolve, reject) => {
+      const listener = (event: QmpEvent) => {
+        if (!matches(event)) return;
+        eventListeners.delete(listener);
+        resolve(event);
+      };
+      eventListeners.add(listener);
+      void ended.promise.then(({ reason }) => {
+        eventListeners.delete(listener);
+        reject(new BangerError("VM_STOPPED", `the VM ended meanwhile: ${reason}`));
+      });
+    });
 
   const finish = async (exit: string | undefined) => {
     if (detached) return;
@@ -60,7 +78,9 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
     onAgentPort: (listener) => void portListeners.add(listener),
     onDiskFull: (listener) => void diskFullListeners.add(listener),
     growDisk: async (disk, bytes) => void (await qmp.execute("block_resize", { device: driveName(disk), size: bytes })),
+    pause: async () => void (await qmp.execute("stop")),
     resume: async () => void (await qmp.execute("cont")),
+    save: (request, progress) => saveMachine({ pid: identity.pid, qmp, nextEvent }, request, progress),
     ended: ended.promise,
     kill: async (signal = "SIGKILL") => {
       // A pid is only ours while the process that had it at the start still has it.
@@ -108,7 +128,9 @@ export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSp
     onAgentPort: () => undefined,
     onDiskFull: () => undefined,
     growDisk: refused,
+    pause: refused,
     resume: refused,
+    save: refused,
     ended,
     kill: async (signal = "SIGKILL") => {
       if ((await processStartTime(identity.pid)) === identity.startTime) signalGroup(identity.pid, signal);
