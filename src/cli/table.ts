@@ -76,6 +76,11 @@ export const entries: readonly Entry[] = [
     summary: "free what downloads and unused images take",
     load: () => import("./image/prune.ts"),
   },
+  {
+    name: "image warm",
+    summary: "save a booted VM of an image, for others to start from",
+    load: () => import("./image/warm.ts"),
+  },
   { name: "image delete", summary: "delete images", load: () => import("./image/delete.ts") },
   { name: "kernel list", summary: "list kernels", load: () => import("./kernel/list.ts") },
   { name: "kernel show", summary: "show one kernel", load: () => import("./kernel/show.ts") },

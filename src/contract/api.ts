@@ -18,6 +18,7 @@ import {
 import { kernelInfoSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
+import { templateInfoSchema, warmSchema } from "./templates.ts";
 import {
   createVmSchema,
   dialSchema,
@@ -112,6 +113,15 @@ export const api = {
   imageRegister: { ...routes.imageRegister, request: registerImageSchema, result: imageInfoSchema },
   imagePromote: { ...routes.imagePromote, request: nothing, result: imageInfoSchema },
   imagePrune: { ...routes.imagePrune, request: pruneImagesSchema, result: prunedImagesSchema },
+  /** Makes the template for VMs of this shape, or finds the one that is there. */
+  imageWarm: { ...routes.imageWarm, request: warmSchema, result: templateInfoSchema },
+  templateList: { ...routes.templateList, request: nothing, result: z.array(templateInfoSchema) },
+  /** All, or those of one image. */
+  templateClear: {
+    ...routes.templateClear,
+    request: z.strictObject({ image: z.optional(z.string()) }),
+    result: z.object({ removed: z.number() }),
+  },
   imageDelete: { ...routes.imageDelete, request: nothing, result: nothing },
   kernelList: { ...routes.kernelList, request: nothing, result: z.array(kernelInfoSchema) },
   kernelAvailable: { ...routes.kernelAvailable, request: nothing, result: z.array(catalogEntry) },

@@ -145,6 +145,7 @@ const serve = async (): Promise<void> => {
       vms,
       images,
       kernels,
+      templates,
       operations,
       identity: { version: version(), build: buildId(), startedAt: Date.now() },
       shutdown: () => void shutdown("asked to"),

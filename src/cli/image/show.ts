@@ -21,7 +21,11 @@ export const command = defineCommand({
   examples: [["banger image show debian-bookworm", "what it holds"]],
   run: async ({ args: [name = ""] }) => {
     using client = openClient();
-    const image = await client.call("imageShow", { name }, {});
+    const [image, templates] = await Promise.all([
+      client.call("imageShow", { name }, {}),
+      client.call("templateList", {}, {}),
+    ]);
+    const warm = templates.filter((template) => template.image === image.name);
     const text = record([
       ["name", image.name],
       ["description", image.description],
@@ -37,9 +41,16 @@ export const command = defineCommand({
       ...image.layers.map(({ digest, size }) => ["layer", `${digest}  ${formatSize(size)}`] as const),
       ["size", `${formatSize(image.size)}, ${formatSize(image.diskUsed)} on disk`],
       ["digest", `sha256:${image.digest}`],
+      ...warm.map(
+        ({ vcpu, memory, diskSize, network, diskUsed }) =>
+          [
+            "template",
+            `${vcpu} vcpu, ${formatSize(memory)}, ${formatSize(diskSize)} disk, net ${network}: ${formatSize(diskUsed)} on disk`,
+          ] as const,
+      ),
       ["made", timestamp(image.createdAt)],
       ["used by", image.usedBy?.join(", ") || "no VM"],
     ]);
-    return { data: image, text };
+    return { data: { ...image, templates: warm }, text };
   },
 });

@@ -6,6 +6,7 @@ import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Operations } from "../operations.ts";
+import type { TemplateService } from "../templates/service.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
 import { withImageDefaults } from "../vms/image-defaults.ts";
@@ -20,6 +21,7 @@ export type HandlerServices = {
   vms: VmService;
   images: ImageService;
   kernels: KernelService;
+  templates: TemplateService;
   operations: Operations;
   identity: { version: string; build: string; startedAt: number };
   /** Ends the daemon, VMs left running. */
@@ -31,7 +33,7 @@ export type HandlerServices = {
 type StopRequest = { timeout?: number | undefined };
 
 export const handlers = (services: HandlerServices): Handlers => {
-  const { vms, images, kernels, operations, identity, shutdown, statsInterval } = services;
+  const { vms, images, kernels, templates, operations, identity, shutdown, statsInterval } = services;
   /** A change of one VM's state: `verb` for people, then the VM as it is after it. */
   const lifecycle = <R>(verb: string, act: (vm: VmActor, request: R, progress: Progress) => Promise<void>) => ({
     what: ({ params }: { params: { vm: string } }) => `${verb} ${params.vm}`,
@@ -174,6 +176,15 @@ export const handlers = (services: HandlerServices): Handlers => {
     imagePull: {
       what: ({ request }) => `pull image ${request.name}`,
       run: ({ request }, progress) => images.pull(request.name, progress),
+    },
+    imageWarm: {
+      what: ({ request }) => `warm ${request.image ?? "the default image"}`,
+      run: async ({ request }, progress) => await templates.make(await vms.shape(request), progress),
+    },
+    templateList: () => templates.list(),
+    templateClear: {
+      what: ({ request }) => `remove templates of ${request.image ?? "all images"}`,
+      run: async ({ request }) => ({ removed: await templates.clear(request.image) }),
     },
     imageDelete: {
       what: ({ params }) => `delete image ${params.name}`,

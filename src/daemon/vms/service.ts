@@ -5,11 +5,13 @@ import type { ImageBoot } from "../../contract/images.ts";
 import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
+import type { Warm } from "../../contract/templates.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { roots, vmFiles } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import { removeOrphans } from "./orphans.ts";
+import type { Shape } from "./plan.ts";
 import type { BootServices } from "./services.ts";
 import { guestPorts } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
@@ -40,6 +42,11 @@ export type VmService = {
   show(reference: string): Promise<Vm>;
   /** Checks and records a VM; image and kernel are pulled where they are missing. */
   create(request: CreateVm, progress: Progress): Promise<VmActor>;
+  /**
+   * What a new VM would be made of.
+   * @throws USAGE for what cannot be
+   */
+  shape(request: Warm): Promise<Shape>;
   /** By name, id or an unambiguous prefix. Throws VM_NOT_FOUND or VM_AMBIGUOUS. */
   find(reference: string): VmActor;
   /**
@@ -218,6 +225,11 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       return { ...view(actor), diskUsed: await diskUse(actor.row().id) };
     },
     create,
+    shape: async (request) => {
+      const wanted = shapeOf(request, await defaults());
+      checkShape(wanted);
+      return wanted;
+    },
     set: async (actor, request, progress) => {
       checkShape(request);
       if (request.memory !== undefined)
