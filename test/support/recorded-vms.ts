@@ -17,7 +17,8 @@ export const recordVms = async (host: Host, names: readonly string[]): Promise<v
         name,
         mac: `02:00:${number.match(/../g)?.join(":")}`,
         state: "stopped",
-        createdAt: Date.now(),
+        // In this order, which the daemon lists them in.
+        createdAt: index + 1,
         startedAt: undefined,
         pid: undefined,
         pidStart: undefined,
