@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { chmod, cp, mkdir, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { runCheck } from "../../src/cli/checks/check.ts";
@@ -309,6 +310,12 @@ describe("the state folder", () => {
     await start();
     const id = "fedcba9876543210fedcba9876543210";
     await mkdir(join(runtime, "vms", id), { recursive: true });
+    // The machine of a template that is being made is in no record either; it listens, though.
+    const making = join(runtime, "vms", "00000000000000000000000000000000");
+    await mkdir(making);
+    const listener = createServer();
+    listener.listen(join(making, "agent.sock"));
+    await once(listener, "listening");
     // Not a QEMU, but it looks like one to whoever reads the list of processes.
     const stray = spawn(
       process.execPath,
@@ -325,6 +332,7 @@ describe("the state folder", () => {
       assert.equal((await see("stray processes")).status, "pass");
     } finally {
       stray.kill("SIGKILL");
+      listener.close();
     }
   });
 });

@@ -3,7 +3,7 @@ import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
-import { bytesOnDisk, exists } from "../../host/files.ts";
+import { bytesOnDisk, exists, readFileIfThere } from "../../host/files.ts";
 import {
   imageFilesIn,
   imagesFolder,
@@ -29,18 +29,27 @@ const namesIn = async (folder: string): Promise<string[]> => {
 
 const ID = /[0-9a-f]{32}/;
 
+/** A shell or an editor that names a path of a VM's is nobody's machine. */
+const isVmm = ([program = ""]: readonly string[]): boolean => /qemu|firecracker/.test(program);
+
 /** Processes with a path of our VMs among their arguments, by the VM's id. The daemon and this command name none. */
 const processesOfVms = async (): Promise<{ pid: number; id: string }[]> => {
   const prefix = `${vmsFolder()}/`;
   const found: { pid: number; id: string }[] = [];
   for (const { pid, argv } of await processesNaming(prefix)) {
-    // A shell or an editor that names such a path is nobody's machine.
-    if (!/qemu|firecracker/.test(argv[0] ?? "")) continue;
+    if (!isVmm(argv)) continue;
     const words = argv.join(" ");
     const id = ID.exec(words.slice(words.indexOf(prefix)))?.[0];
     if (id !== undefined) found.push({ pid, id });
   }
   return found;
+};
+
+/** VMMs on a disk that is being made, by a daemon that has died. */
+const processesOfStaging = async (): Promise<{ pid: number }[]> => {
+  const left = await stagingLeft();
+  const found = await Promise.all(left.map((path) => processesNaming(`${path}/`)));
+  return found.flat().filter(({ argv }) => isVmm(argv));
 };
 
 const recorded = async (): Promise<RecordedVm[] | undefined> => {
@@ -57,9 +66,12 @@ const processCheck: Check = {
   look: async () => {
     const vms = await recorded();
     if (!vms) return pass("unknown while the state database cannot be read");
-    const stray = (await processesOfVms()).filter(
-      ({ pid, id }) => !vms.some((vm) => vm.id === id && (vm.pid === pid || vm.state === "starting")),
-    );
+    const stray = [
+      ...(await processesOfVms()).filter(
+        ({ pid, id }) => !vms.some((vm) => vm.id === id && (vm.pid === pid || vm.state === "starting")),
+      ),
+      ...(await processesOfStaging()),
+    ];
     if (stray.length === 0) return pass("none");
     return fail(
       `a VMM runs that no VM owns: ${stray.map(({ pid }) => `pid ${pid}`).join(", ")}`,
@@ -68,16 +80,22 @@ const processCheck: Check = {
   },
 };
 
+/** Whether somebody listens on a socket in the folder, such as the machine of a template that is being made: that one is in no record. */
+const isListenedTo = async (folder: string): Promise<boolean> =>
+  ((await readFileIfThere("/proc/net/unix")) ?? "").includes(`${folder}/`);
+
 const socketCheck: Check = {
   name: "stray sockets",
   look: async () => {
     const vms = await recorded();
     if (!vms) return pass("unknown while the state database cannot be read");
-    const stray = (await namesIn(vmSocketsFolder())).filter(
-      (name) => !vms.some(({ id, state }) => id === name && state !== "stopped"),
-    );
-    if (stray.length === 0) return pass("none");
-    const paths = stray.map((name) => join(vmSocketsFolder(), name));
+    const paths: string[] = [];
+    for (const name of await namesIn(vmSocketsFolder())) {
+      const path = join(vmSocketsFolder(), name);
+      if (!vms.some(({ id, state }) => id === name && state !== "stopped") && !(await isListenedTo(path)))
+        paths.push(path);
+    }
+    if (paths.length === 0) return pass("none");
     return warn(`of no VM that runs: ${paths.join(", ")}`, ...paths.map((path): Fix => ["rm", "-r", path]));
   },
 };
