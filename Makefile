@@ -1,5 +1,5 @@
 # banger: `make run` sets this machine up, builds and starts a VM; `make test` sets up, builds and runs all tests.
-#   make build lint format coverage coverage-total coverage-html bench reference clean
+#   make build lint format coverage coverage-total coverage-html bench chaos reference clean
 #   make test FILTER=law          only test files whose path holds "law" (FILTER=agent: only the agent's own tests)
 
 SHELL := /bin/bash
@@ -21,7 +21,7 @@ SOURCES := $(shell find src catalog images ! -name '*.test.ts' ! -name '.*' 2>/d
 AGENT_SOURCES := $(shell find agent -path agent/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.toml' -o -name '*.S' \) -print 2>/dev/null)
 SHELL_SCRIPTS := .ci/run $(shell find scripts images test -name '*.sh' 2>/dev/null)
 
-.PHONY: run build test lint format coverage coverage-total coverage-html bench reference clean setup setup-test
+.PHONY: run build test lint format coverage coverage-total coverage-html bench chaos reference clean setup setup-test
 
 run: build
 	build/bin/banger vm run
@@ -69,6 +69,9 @@ format: setup
 
 bench: build
 	$(NODE) bench/main.ts
+
+chaos: build
+	$(NODE) test/chaos/main.ts $(if $(SEED),--seed $(SEED))
 
 reference: setup
 	$(NODE) scripts/reference.ts

@@ -1,7 +1,7 @@
 /**
  * Measures every figure that the README claims, each against its baseline in the same run, and writes docs/benchmarks.md.
  *
- *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy idle completion (and nothing is written)
+ *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy idle completion many stop (and nothing is written)
  */
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
@@ -14,8 +14,10 @@ import { completion } from "./completion.ts";
 import { copySpeed } from "./copy.ts";
 import { execLatency } from "./exec.ts";
 import { idleDaemon } from "./idle.ts";
+import { manyVms } from "./many.ts";
 import { type Figure, round } from "./measure.ts";
 import { startUp } from "./start-up.ts";
+import { stopTime } from "./stop.ts";
 
 const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   "start-up": startUp,
@@ -24,6 +26,8 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   copy: copySpeed,
   idle: idleDaemon,
   completion,
+  many: manyVms,
+  stop: stopTime,
 };
 
 const row = ({ what, value, unit, n, spread, baseline, limit, holds }: Figure): string => {

@@ -33,7 +33,7 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
   let publicKey = publicKeyOf(key);
   const useKey = async (next: UserKey) => {
     publicKey = publicKeyOf(next);
-    await writeFileAtomic(sshConfigFile(), sshConfig(next.path), 0o600);
+    await writeIfDifferent(sshConfigFile(), sshConfig(next.path));
   };
   await useKey(key);
 
@@ -44,7 +44,7 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
       .catch(() => undefined)
       .then(() => {
         const lines = [...pinned].map(([name, key]) => `${name}.vm ${key}\n`);
-        return writeFileAtomic(knownHostsFile(), lines.join(""), 0o600);
+        return writeIfDifferent(knownHostsFile(), lines.join(""));
       });
     return writing;
   };
@@ -70,8 +70,13 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
       return { host_key, host_key_public, authorized_keys: `${authorized}\n` };
     },
     restore: async (rows) => {
-      for (const { id, name } of rows) {
-        const line = await readFileIfThere(`${vmFiles(id).hostKey}.pub`);
+      // Written by an earlier daemon: a thousand VMs need not be read one by one again.
+      const known = new Map(((await readFileIfThere(knownHostsFile())) ?? "").split("\n").map(nameAndKey));
+      const missing = rows.filter(({ name, startedAt }) => startedAt !== undefined && !known.has(name));
+      const lines = await Promise.all(missing.map(({ id }) => readFileIfThere(`${vmFiles(id).hostKey}.pub`)));
+      const found = new Map(missing.map(({ name }, index) => [name, lines[index]]));
+      for (const { name } of rows) {
+        const line = known.get(name) ?? found.get(name);
         if (line) pinned.set(name, keyOf(line));
       }
       await writeKnownHosts();
@@ -89,6 +94,17 @@ export const throwawayKeys = async (folder: string): Promise<GuestKeys> => {
   await makeKey(path, "");
   const [host_key, host_key_public] = await Promise.all([readFile(path, "utf8"), readFile(`${path}.pub`, "utf8")]);
   return { host_key, host_key_public, authorized_keys: "" };
+};
+
+/** `NAME.vm TYPE KEY` */
+const nameAndKey = (line: string): [name: string, key: string] => {
+  const at = line.indexOf(".vm ");
+  return [line.slice(0, Math.max(0, at)), line.slice(at + ".vm ".length)];
+};
+
+/** A file that is as it should be costs no flush. */
+const writeIfDifferent = async (path: string, text: string): Promise<void> => {
+  if ((await readFileIfThere(path)) !== text) await writeFileAtomic(path, text, 0o600);
 };
 
 const makeKey = async (path: string, comment: string): Promise<void> => {

@@ -87,8 +87,8 @@ export const checkDisk = (size: number, growth: number, room: HostRoom, force: b
     );
   if (!force && room.diskFree < LEAST_DISK)
     refuse(
-      `the host's disk has only ${formatSize(room.diskFree)} left`,
-      "free some (`banger vm prune`, `banger image list`)",
+      `the host's disk is full: ${formatSize(room.diskFree)} are left`,
+      "free some space (`banger vm prune`, `banger image list`)",
     );
   if (growth <= room.diskFree) return [];
   return [

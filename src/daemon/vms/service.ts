@@ -256,10 +256,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         .filter((row) => row[what] === name)
         .map((row) => row.name),
     adoptAll: async () => {
-      for (const row of store.all()) add(row);
-      await services.ssh.restore(store.all());
+      const rows = store.all();
+      for (const row of rows) add(row);
+      const restored = services.ssh.restore(rows);
+      const concerned = [...actors.values()].filter(({ row }) => row().state !== "stopped" || row().ephemeral);
       await Promise.all(
-        [...actors.values()].map(async (actor) => {
+        concerned.map(async (actor) => {
           // One VM that cannot be taken up must not keep the daemon from the others.
           try {
             await actor.adopt(unattended);
@@ -271,10 +273,11 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         }),
       );
       // Before anybody can ask for a start: its disk may be in the hands of a machine that nobody knows.
-      const owned = [...actors.values()].flatMap(({ row }) => row().pid ?? []);
+      const owned = concerned.flatMap(({ row }) => row().pid ?? []);
       const { driver, log } = services;
       const { rescued } = await removeOrphans({ known: new Set(actors.keys()), owned: new Set(owned), driver, log });
       void rescued;
+      await restored;
       stopper.plan();
     },
     detachAll: () => {
