@@ -209,3 +209,17 @@ test("a guest whose connection broke is greeted again by the next who asks for i
     for (const guest of guests) await guest[Symbol.asyncDispose]();
   }),
 );
+
+test("a delete ends what a start that came first has brought up", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const { machine } = silentMachine();
+    const actor = actorOf(machine);
+    // An adoption holds the VM while the delete is asked for.
+    const adopted = actor.adopt(unattended);
+    const removed = actor.remove(unattended);
+    await adopted;
+    await removed;
+    await machine.ended;
+    assert.equal(actor.row().state, "stopped");
+  }),
+);

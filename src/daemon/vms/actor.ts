@@ -97,6 +97,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   let askedEnd: { reason: string | undefined } | undefined;
   /** The agent has closed its end inside the guest. */
   let agentEnded = false;
+  /** A delete is under way: what has not begun yet does not begin any more. */
+  let removing = false;
   /** How many work in it now. */
   let users = 0;
   let lastUsed = recorded.lastUsedAt;
@@ -252,6 +254,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       if (row.state === "running") return;
       const controller = new AbortController();
       starting = controller;
+      if (removing) interruptStart("it was deleted");
       try {
         await boot({ report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) }, force);
       } finally {
@@ -357,9 +360,12 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
 
   const remove = async (progress: Progress, onlyIfStopped = false) => {
     if (onlyIfStopped) nextState(row.name, row.state, "delete");
+    else removing = true;
     interruptStart("it was deleted");
     if (machine) await endMachine(machine, undefined);
     await lifecycle.run(async () => {
+      // What was waiting for its turn has come first.
+      if (machine && !onlyIfStopped) await endMachine(machine, undefined);
       nextState(row.name, row.state, "delete");
       // The record goes last: a crash in between leaves a VM that can be deleted again.
       await rm(vmFiles(row.id).folder, { recursive: true, force: true });
@@ -441,6 +447,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       if (row.state === "stopped") return;
       const controller = new AbortController();
       starting = controller;
+      if (removing) interruptStart("it was deleted");
       try {
         const found = await findMachine();
         if (found) watch(found);

@@ -74,13 +74,13 @@ export const checkMemory = (memory: number, promised: number, room: HostRoom, fo
 
 /**
  * Before a VM gets a disk, or a larger one.
- * @param size of the disk, in bytes
+ * @param size of the disk that was asked for, in bytes; undefined: it is the default, and nobody's mistake
  * @param growth what that disk and all others may still take of the host, in bytes
  * @returns what its user should know
  * @throws HOST_LIMIT when it cannot work, unless `force`
  */
-export const checkDisk = (size: number, growth: number, room: HostRoom, force: boolean): string[] => {
-  if (!force && size > room.diskTotal)
+export const checkDisk = (size: number | undefined, growth: number, room: HostRoom, force: boolean): string[] => {
+  if (!force && size !== undefined && size > room.diskTotal)
     refuse(
       `a disk of ${formatSize(size)} can never be filled: the host's has ${formatSize(room.diskTotal)}`,
       "make it smaller with --disk-size",

@@ -152,14 +152,14 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     );
     return growths.reduce((sum, growth) => sum + growth, 0);
   };
+  /** @param vm the id of one that has a disk already, which grows. @param asked the size was not left to the default */
   const admitDisk = async (
     size: number,
-    used: number,
-    except: string | undefined,
-    force = false,
+    { vm, asked, force = false }: { vm?: string; asked: boolean; force?: boolean | undefined },
   ): Promise<string[]> => {
-    const [room, others] = await Promise.all([hostRoom(roots().state), growthOfOthers(except)]);
-    return checkDisk(size, others + Math.max(0, size - used), room, force);
+    const used = vm === undefined ? 0 : await diskUse(vm);
+    const [room, others] = await Promise.all([hostRoom(roots().state), growthOfOthers(vm)]);
+    return checkDisk(asked ? size : undefined, others + Math.max(0, size - used), room, force);
   };
 
   const create = async (request: CreateVm, progress: Progress): Promise<VmActor> => {
@@ -168,7 +168,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     const { accel } = await services.driver.host();
-    const notes = await admitDisk(wanted.diskSize, 0, undefined, request.force);
+    const notes = await admitDisk(wanted.diskSize, { asked: request.diskSize !== undefined, force: request.force });
     // What could never start is not made.
     checkOwnMemory(wanted.memory, await hostRoom(roots().state), request.force ?? false);
     const [image] = await Promise.all([
@@ -236,7 +236,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         checkOwnMemory(request.memory, await hostRoom(roots().state), request.force ?? false);
       const { id, diskSize } = actor.row();
       const grows = request.diskSize !== undefined && request.diskSize > diskSize;
-      const notes = grows ? await admitDisk(request.diskSize ?? 0, await diskUse(id), id, request.force) : [];
+      const notes = grows ? await admitDisk(request.diskSize ?? 0, { vm: id, asked: true, force: request.force }) : [];
       return { effects: await actor.set(request, progress), notes };
     },
     settingsChanged: () => stopper.plan(),
