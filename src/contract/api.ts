@@ -9,13 +9,14 @@
 import * as z from "zod/mini";
 import type { ErrorBody } from "./errors.ts";
 import {
+  imageCatalogEntrySchema,
   imageInfoSchema,
   importImageSchema,
   prunedImagesSchema,
   pruneImagesSchema,
   registerImageSchema,
 } from "./images.ts";
-import { kernelInfoSchema } from "./kernels.ts";
+import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
 import { templateInfoSchema, warmSchema } from "./templates.ts";
@@ -122,11 +123,24 @@ export const api = {
     request: z.strictObject({ image: z.optional(z.string()) }),
     result: z.object({ removed: z.number() }),
   },
+  /** `folder`: where the bundle goes, absolute. */
+  imageExport: {
+    ...routes.imageExport,
+    request: z.strictObject({ folder: z.string() }),
+    result: z.object({ path: z.string(), entry: imageCatalogEntrySchema }),
+  },
   imageDelete: { ...routes.imageDelete, request: nothing, result: nothing },
   kernelList: { ...routes.kernelList, request: nothing, result: z.array(kernelInfoSchema) },
   kernelAvailable: { ...routes.kernelAvailable, request: nothing, result: z.array(catalogEntry) },
   kernelShow: { ...routes.kernelShow, request: nothing, result: kernelInfoSchema },
   kernelPull: { ...routes.kernelPull, request: named, result: kernelInfoSchema },
+  kernelImport: { ...routes.kernelImport, request: importKernelSchema, result: kernelInfoSchema },
+  /** `folder`: where the bundle goes, absolute. */
+  kernelExport: {
+    ...routes.kernelExport,
+    request: z.strictObject({ folder: z.string() }),
+    result: z.object({ path: z.string(), entry: kernelCatalogEntrySchema }),
+  },
   kernelDelete: { ...routes.kernelDelete, request: nothing, result: nothing },
 } as const satisfies Record<string, Endpoint>;
 

@@ -1,5 +1,6 @@
 /** Images as the API speaks of them, and as their manifest on disk holds them. Sizes are bytes, times milliseconds since 1970. */
 import * as z from "zod/mini";
+import { bundleOriginSchema, bundleSourceSchema } from "./bundles.ts";
 
 const sha256 = z.string().check(z.regex(/^[0-9a-f]{64}$/));
 
@@ -14,6 +15,7 @@ export const imageSourceSchema = z.discriminatedUnion("type", [
   debianRecipe,
   /** An image of a registry, pinned: `docker.io/library/debian@sha256:…` */
   z.strictObject({ type: z.literal("oci"), reference: z.string() }),
+  bundleSourceSchema,
 ]);
 export type ImageSource = z.infer<typeof imageSourceSchema>;
 
@@ -26,6 +28,8 @@ export const imageOriginSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("import"), from: z.string(), digest: z.string() }),
   /** The user's own root file system, wherever it lies now. */
   z.object({ type: z.literal("file"), path: z.string() }),
+  /** `container`: what was packed had been made for containers. */
+  z.extend(bundleOriginSchema, { container: z.boolean() }),
 ]);
 export type ImageOrigin = z.infer<typeof imageOriginSchema>;
 
@@ -89,18 +93,19 @@ export const imageInfoSchema = z.object({
 });
 export type ImageInfo = z.infer<typeof imageInfoSchema>;
 
-export const imageCatalogSchema = z.strictObject({
-  version: z.literal(1),
-  images: z.array(
-    z.strictObject({
-      name: z.string(),
-      description: z.string(),
-      /** Tried in order. */
-      sources: z.array(imageSourceSchema).check(z.minLength(1)),
-    }),
-  ),
+export const imageCatalogEntrySchema = z.strictObject({
+  name: z.string(),
+  description: z.string(),
+  /** Tried in order. */
+  sources: z.array(imageSourceSchema).check(z.minLength(1)),
 });
-export type ImageCatalogEntry = z.infer<typeof imageCatalogSchema>["images"][number];
+export type ImageCatalogEntry = z.infer<typeof imageCatalogEntrySchema>;
+
+export const imageCatalogSchema = z.strictObject({ version: z.literal(1), images: z.array(imageCatalogEntrySchema) });
+
+/** Whether an image was made for containers: a system is not started in it. */
+export const isContainer = (source: ImageOrigin): boolean =>
+  source.type === "oci" || source.type === "import" || (source.type === "bundle" && source.container);
 
 /** `recipe.json` in a recipe's folder. A `customize.sh` beside it is run as root, with the root folder and the recipe's folder. */
 export const recipeSchema = z.strictObject({

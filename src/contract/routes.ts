@@ -51,10 +51,13 @@ export const routes = {
   imageWarm: { kind: "operation", method: "POST", path: "/v1/templates" },
   templateList: { kind: "json", method: "GET", path: "/v1/templates" },
   templateClear: { kind: "operation", method: "DELETE", path: "/v1/templates" },
+  imageExport: { kind: "operation", method: "POST", path: "/v1/images/:name/export" },
   imageDelete: { kind: "operation", method: "DELETE", path: "/v1/images/:name" },
   kernelList: { kind: "json", method: "GET", path: "/v1/kernels" },
   kernelAvailable: { kind: "json", method: "GET", path: "/v1/catalog/kernels" },
   kernelShow: { kind: "json", method: "GET", path: "/v1/kernels/:name" },
   kernelPull: { kind: "operation", method: "POST", path: "/v1/kernels" },
+  kernelImport: { kind: "operation", method: "POST", path: "/v1/kernels/import" },
+  kernelExport: { kind: "operation", method: "POST", path: "/v1/kernels/:name/export" },
   kernelDelete: { kind: "operation", method: "DELETE", path: "/v1/kernels/:name" },
 } as const satisfies Record<string, Route>;

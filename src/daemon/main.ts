@@ -77,10 +77,16 @@ const serve = async (): Promise<void> => {
     get debianMirror() {
       return settings.latest.debianMirror;
     },
+    get catalogs() {
+      return settings.latest.catalogs;
+    },
   };
   const images = imageService({
     get debianMirror() {
       return settings.latest.debianMirror;
+    },
+    get catalogs() {
+      return settings.latest.catalogs;
     },
     get registry() {
       return { mirrors: settings.latest.registryMirrors, insecure: settings.latest.insecureRegistries };

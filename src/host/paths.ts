@@ -139,6 +139,9 @@ export const initramfsFile = (key: string) => join(roots().cache, "initramfs", `
 /** Half-made things. On the same file system as what they become, and free to be deleted at any daemon start. */
 export const stagingFolder = () => join(roots().state, "staging");
 
+/** Bundles on their way here, each under its sha256; one that broke off is gone on with. */
+export const downloadsFolder = () => join(roots().cache, "downloads");
+
 /** Downloaded package lists and packages, per mirror. */
 export const aptFolder = (key: string) => join(roots().cache, "apt", key);
 

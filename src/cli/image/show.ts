@@ -10,6 +10,7 @@ const argvText = (argv: readonly string[]): string | undefined => (argv.length >
 const sourceText = (source: ImageOrigin): string => {
   if (source.type === "oci") return `${source.reference} (${source.digest})`;
   if (source.type === "import") return `${source.from === "-" ? "standard input" : source.from} (${source.digest})`;
+  if (source.type === "bundle") return source.url;
   return source.type === "file" ? source.path : `Debian recipe ${source.recipe}`;
 };
 

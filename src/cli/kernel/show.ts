@@ -2,7 +2,7 @@ import { formatSize } from "../../contract/names.ts";
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { record, timestamp } from "../render/table.ts";
-import { kernelArgument } from "./shared.ts";
+import { kernelArgument, origin } from "./shared.ts";
 
 export const command = defineCommand({
   usage: ["KERNEL"],
@@ -17,7 +17,8 @@ export const command = defineCommand({
       ["name", kernel.name],
       ["description", kernel.description],
       ["release", kernel.release],
-      ["package", kernel.packageVersion],
+      ["package", kernel.packageVersion ?? "none"],
+      ["from", origin(kernel.source)],
       ["size", `${formatSize(kernel.size)}, ${formatSize(kernel.diskUsed)} on disk`],
       ["digest", `sha256:${kernel.digest}`],
       ["made", timestamp(kernel.createdAt)],

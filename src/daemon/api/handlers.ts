@@ -186,6 +186,10 @@ export const handlers = (services: HandlerServices): Handlers => {
       what: ({ request }) => `remove templates of ${request.image ?? "all images"}`,
       run: async ({ request }) => ({ removed: await templates.clear(request.image) }),
     },
+    imageExport: {
+      what: ({ params }) => `export image ${params.name}`,
+      run: async ({ params, request }, progress) => await images.export(params.name, request.folder, progress),
+    },
     imageDelete: {
       what: ({ params }) => `delete image ${params.name}`,
       run: async ({ params }) => {
@@ -199,6 +203,17 @@ export const handlers = (services: HandlerServices): Handlers => {
     kernelPull: {
       what: ({ request }) => `pull kernel ${request.name}`,
       run: ({ request }, progress) => kernels.pull(request.name, progress),
+    },
+    kernelImport: {
+      what: ({ request }) => `import kernel ${request.name}`,
+      run: ({ request }, progress) => kernels.import(request, progress),
+    },
+    kernelExport: {
+      what: ({ params }) => `export kernel ${params.name}`,
+      run: async ({ params, request }, progress) => {
+        const { path, entry } = await kernels.export(params.name, request.folder, progress);
+        return { path, entry };
+      },
     },
     kernelDelete: {
       what: ({ params }) => `delete kernel ${params.name}`,

@@ -109,18 +109,3 @@ export const manifestReader = <T>(
   };
   return { read, readIfSound };
 };
-
-/** Reads a catalog that is shipped with the program. */
-export const readCatalog = async <T>(path: string, parse: (data: unknown) => T): Promise<T> => {
-  try {
-    return parse(JSON.parse(await readFile(path, "utf8")));
-  } catch (error) {
-    throw new BangerError(
-      "INTERNAL",
-      `the catalog ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
-      {
-        cause: error,
-      },
-    );
-  }
-};

@@ -11,8 +11,8 @@ import {
   type ImageManifest,
   type ImageSource,
   type ImportImage,
-  imageCatalogSchema,
   imageManifestSchema,
+  isContainer,
   type PrunedImages,
   type PruneImages,
   type RegisterImage,
@@ -22,13 +22,14 @@ import type { Progress } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
 import { exists } from "../../host/files.ts";
 import { catalogFile, imageFiles, imageFilesIn, imagesFolder } from "../../host/paths.ts";
-import { nameDiskFull } from "../../host/tool-errors.ts";
 import { type BlobCache, blobCache } from "../../oci/blob-cache.ts";
 import type { RegistryOptions } from "../../oci/registry/client.ts";
-import { installedNames, manifestReader, publish, readCatalog } from "../artifacts/published.ts";
+import { fromFirstSource, readCatalogs } from "../artifacts/catalog.ts";
+import { installedNames, manifestReader, publish } from "../artifacts/published.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
 import { stagingTree } from "../artifacts/staging.ts";
 import { buildDebianImage } from "./build.ts";
+import { entryOf, installImageBundle, packImage } from "./bundle.ts";
 import { fillFromRegistry, openImport } from "./containers.ts";
 import { checkShape, corrupt, infoOf, rootfsOf } from "./describe.ts";
 import { checkImageName, keptName } from "./names.ts";
@@ -41,6 +42,8 @@ export type ImageServiceOptions = {
   readonly registry?: RegistryOptions | undefined;
   /** Default: the catalog shipped with the program. */
   readonly catalog?: string | undefined;
+  /** `catalogs` of the config: files of the user's own. */
+  readonly catalogs?: readonly string[] | undefined;
   /** Default: the recipes shipped with the program. */
   readonly recipes?: string | undefined;
 };
@@ -71,6 +74,12 @@ export type ImageService = {
   show(name: string): Promise<ImageInfo>;
   /** Builds or fetches an image of the catalog, else one of a registry; one that is installed is left as it is. */
   pull(name: string, progress: Progress): Promise<ImageInfo>;
+  /**
+   * Packs an image into a bundle in `folder`.
+   * @returns where it lies, and the entry for a catalog
+   * @throws IMAGE_NOT_FOUND, IMAGE_CORRUPT
+   */
+  export(name: string, folder: string, progress: Progress): Promise<{ path: string; entry: ImageCatalogEntry }>;
   /**
    * Installs what a file or folder of the user's holds, or what the client sends.
    * @throws IMAGE_EXISTS
@@ -115,8 +124,8 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
     // `alpine` is `alpine:latest`, unless something is called just so.
     return found ?? (isName(name) ? await manifests.read(imageFiles(`${name}:latest`).manifest) : undefined);
   };
-  const catalog = () =>
-    readCatalog(options.catalog ?? catalogFile("images"), (data) => imageCatalogSchema.parse(data).images);
+  const catalog = async () =>
+    (await readCatalogs([options.catalog ?? catalogFile("images"), ...(options.catalogs ?? [])])).images;
   const installed = async () => {
     const folders = await installedNames(imagesFolder());
     // A damaged one must not hide the others; it is named by whatever uses it.
@@ -169,6 +178,7 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
       const { debianMirror, recipes } = options;
       return await buildDebianImage({ entry, source, debianMirror, recipes, folder, progress });
     }
+    if (source.type === "bundle") return await installImageBundle(entry, source, folder, progress);
     const { name, description } = entry;
     return await fillFromRegistry(
       source.reference,
@@ -177,22 +187,12 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
     );
   };
 
-  /** Tries an entry's sources in order; the last one's error stands for all. */
-  const fromSources = async (entry: ImageCatalogEntry, progress: Progress): Promise<void> => {
-    let failure: unknown;
-    for (const source of entry.sources) {
-      if (progress.signal.aborted) break;
-      try {
-        await using staging = await stagingTree("image");
-        await fill(entry, source, staging.path, progress);
-        await publish(staging.path, imageFiles(entry.name).folder);
-        return;
-      } catch (error) {
-        failure = nameDiskFull(error);
-      }
-    }
-    throw failure;
-  };
+  const fromSources = (entry: ImageCatalogEntry, progress: Progress): Promise<void> =>
+    fromFirstSource(entry.sources, progress, async (source) => {
+      await using staging = await stagingTree("image");
+      await fill(entry, source, staging.path, progress);
+      await publish(staging.path, imageFiles(entry.name).folder);
+    });
 
   const ensure = async (name: string, progress: Progress): Promise<ImageManifest> => {
     const there = await manifestOf(name);
@@ -281,11 +281,17 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
       });
       return await infoOf(await needMade(kept));
     },
+    export: async (text, folder, progress) => {
+      const manifest = await needManifest(text);
+      await checkShape(manifest);
+      await using staging = await stagingTree("image");
+      const bundle = await packImage(manifest, rootfsOf(manifest), folder, staging.path, progress);
+      return { path: bundle.path, entry: entryOf(manifest, bundle) };
+    },
     ensure: async (text, progress) => {
       const manifest = await ensure(text, progress);
       const { name, rootfs, init, boot, source } = manifest;
-      const isContainer = source.type === "oci" || source.type === "import";
-      return { name, digest: rootfs.sha256, rootfs: rootfsOf(manifest), init, boot, isContainer };
+      return { name, digest: rootfs.sha256, rootfs: rootfsOf(manifest), init, boot, isContainer: isContainer(source) };
     },
     defaults: async (name) => {
       try {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import fc from "fast-check";
+import { bzImageOf, elfKernel } from "../../../test/support/elf-kernel.ts";
 import { startProcess } from "../../host/process.ts";
 import { extractVmlinux } from "./bzimage.ts";
 import { inspectElf } from "./elf.ts";
@@ -21,18 +22,6 @@ const withSize = (payload: Buffer, size: number): Buffer => {
   const end = Buffer.alloc(4);
   end.writeUInt32LE(size);
   return Buffer.concat([payload, end]);
-};
-
-/** A bzImage with this payload, as the kernel's build lays it out. */
-const bzImage = (payload: Buffer): Buffer => {
-  const image = Buffer.alloc(1024 + 64 + payload.length);
-  image[0x1f1] = 1;
-  image.write("HdrS", 0x202, "latin1");
-  image.writeUInt16LE(0x020f, 0x206);
-  image.writeUInt32LE(64, 0x248);
-  image.writeUInt32LE(payload.length, 0x24c);
-  payload.copy(image, 1024 + 64);
-  return image;
 };
 
 /** LZ4's legacy format by the least encoder: literals, and runs as matches with offset 1. */
@@ -83,7 +72,7 @@ test("a payload comes out of every compression", async () => {
     xz: withSize(await through(["xz", "-c", "--check=crc32", "-0"], kernel), kernel.length),
   };
   for (const [name, payload] of Object.entries(payloads)) {
-    assert.ok((await extractVmlinux(bzImage(payload))).equals(kernel), name);
+    assert.ok((await extractVmlinux(bzImageOf(payload))).equals(kernel), name);
   }
 });
 
@@ -96,7 +85,7 @@ test("a cut or changed image is refused, never taken and never a crash", async (
     gzipSync(small),
   ];
   for (const payload of [...payloads, withSize(xz, small.length)]) {
-    const image = bzImage(payload);
+    const image = bzImageOf(payload);
     for (const end of [0, 100, 0x250, 1030, image.length - 200, image.length - 1]) {
       await assert.rejects(extractVmlinux(image.subarray(0, Math.max(0, end))), { code: "KERNEL_CORRUPT" });
     }
@@ -106,7 +95,7 @@ test("a cut or changed image is refused, never taken and never a crash", async (
     larger.writeUInt32LE(0xffffffff, larger.length - 4);
     await assert.rejects(extractVmlinux(larger), { code: "KERNEL_CORRUPT" });
   }
-  await assert.rejects(extractVmlinux(bzImage(Buffer.from("no known magic number"))), { code: "KERNEL_CORRUPT" });
+  await assert.rejects(extractVmlinux(bzImageOf(Buffer.from("no known magic number"))), { code: "KERNEL_CORRUPT" });
 });
 
 test("LZ4: any data survives, any damage is refused or gives the same length", () => {
@@ -127,32 +116,13 @@ test("LZ4: any data survives, any damage is refused or gives the same length", (
   );
 });
 
-/** The least ELF program header table with one note. */
-const elf = (noteType: number): Buffer => {
-  const file = Buffer.alloc(64 + 56 + 20);
-  file.writeUInt32BE(0x7f454c46, 0);
-  file.set([2, 1, 1], 4);
-  file.writeUInt16LE(62, 18);
-  file.writeBigUInt64LE(64n, 32);
-  file.writeUInt16LE(56, 54);
-  file.writeUInt16LE(1, 56);
-  file.writeUInt32LE(4, 64);
-  file.writeBigUInt64LE(120n, 72);
-  file.writeBigUInt64LE(20n, 96);
-  file.writeUInt32LE(4, 120);
-  file.writeUInt32LE(4, 124);
-  file.writeUInt32LE(noteType, 128);
-  file.write("Xen\0", 132, "latin1");
-  return file;
-};
-
 test("an ELF kernel is known by its headers", () => {
-  assert.deepEqual(inspectElf(elf(18)), { pvh: true });
-  assert.deepEqual(inspectElf(elf(1)), { pvh: false });
+  assert.deepEqual(inspectElf(elfKernel()), { pvh: true });
+  assert.deepEqual(inspectElf(elfKernel({ note: 1 })), { pvh: false });
   for (const end of [0, 63, 100, 139]) {
-    assert.throws(() => inspectElf(elf(18).subarray(0, end)), { code: "KERNEL_CORRUPT" });
+    assert.throws(() => inspectElf(elfKernel().subarray(0, end)), { code: "KERNEL_CORRUPT" });
   }
-  const arm = elf(18);
+  const arm = elfKernel();
   arm.writeUInt16LE(183, 18);
   assert.throws(() => inspectElf(arm), { code: "KERNEL_CORRUPT" });
 });

@@ -1,11 +1,9 @@
 /** Takes the ELF kernel out of a bzImage (Documentation/arch/x86/boot.rst of the kernel's sources). */
-import { Readable } from "node:stream";
-import { buffer } from "node:stream/consumers";
 import { promisify } from "node:util";
 import { gunzip, zstdDecompress } from "node:zlib";
 import { BangerError } from "../../contract/errors.ts";
-import { startProcess } from "../../host/process.ts";
 import { LZ4_LEGACY_MAGIC, decompressLz4Legacy } from "./lz4.ts";
+import { decompressXz, XZ_MAGIC } from "./xz.ts";
 
 /** No kernel is near this; a damaged size must not make us allocate it. */
 const MAX_KERNEL = 512 * 1024 * 1024;
@@ -20,14 +18,15 @@ const PAYLOAD_LENGTH = 0x24c;
 const corrupt = (why: string, cause?: unknown): BangerError =>
   new BangerError("KERNEL_CORRUPT", `the bzImage is damaged: ${why}`, { cause });
 
+export const isBzImage = (file: Buffer): boolean =>
+  file.length >= PAYLOAD_LENGTH + 4 && file.toString("latin1", HEADER_MAGIC, HEADER_MAGIC + 4) === "HdrS";
+
 /**
  * The ELF kernel within a bzImage.
- * @throws KERNEL_CORRUPT, TOOL_MISSING when it takes a program that is not there
+ * @throws KERNEL_CORRUPT
  */
 export const extractVmlinux = async (image: Buffer): Promise<Buffer> => {
-  if (image.length < PAYLOAD_LENGTH + 4 || image.toString("latin1", HEADER_MAGIC, HEADER_MAGIC + 4) !== "HdrS") {
-    throw corrupt("it has no kernel header");
-  }
+  if (!isBzImage(image)) throw corrupt("it has no kernel header");
   if (image.readUInt16LE(PROTOCOL) < 0x0208) throw corrupt("it is older than boot protocol 2.08");
   const setupSectors = image[SETUP_SECTORS] || 4;
   const start = (setupSectors + 1) * 512 + image.readUInt32LE(PAYLOAD_OFFSET);
@@ -50,32 +49,9 @@ const decompress = async (payload: Buffer, size: number): Promise<Buffer> => {
     if (payload.readUInt32LE(0) === LZ4_LEGACY_MAGIC) return decompressLz4Legacy(body, size);
     if (magic.startsWith("28b52ffd")) return await promisify(zstdDecompress)(body, limit);
     if (magic.startsWith("1f8b08")) return await promisify(gunzip)(payload, limit);
-    if (magic === "fd377a585a00") return await decompressXz(body, size);
+    if (payload.subarray(0, XZ_MAGIC.length).equals(XZ_MAGIC)) return await decompressXz(body, size);
   } catch (error) {
     throw error instanceof BangerError ? error : corrupt("its payload cannot be decompressed", error);
   }
   throw corrupt(`its payload is compressed in a way banger does not know (${magic})`);
-};
-
-/** XZ by the program, which Node has no decoder for. */
-export const decompressXz = async (input: Buffer, size: number): Promise<Buffer> => {
-  await using xz = await startProcess({ argv: ["xz", "-dc"], stdio: ["pipe", "pipe", "pipe"] });
-  const { stdin, stdout } = xz.child;
-  if (!stdin || !stdout) throw new BangerError("TOOL_FAILED", "xz has no pipes");
-  // A broken pipe follows from its end, which its status tells.
-  stdin.on("error", () => stdin.destroy());
-  Readable.from([input]).pipe(stdin);
-  const output = await buffer(capped(stdout, size));
-  const exit = await xz.exited;
-  if (exit.status !== 0) throw corrupt(`xz: ${xz.stderrTail()}`);
-  return output;
-};
-
-const capped = async function* (stream: Readable, limit: number): AsyncGenerator<Buffer> {
-  let total = 0;
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
-    total += chunk.length;
-    if (total > limit) throw corrupt("it is larger than it says");
-    yield chunk;
-  }
 };

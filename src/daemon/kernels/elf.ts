@@ -11,14 +11,15 @@ export type ElfKernel = {
   pvh: boolean;
 };
 
+export const isElf = (file: Buffer): boolean => file.length >= 64 && file.readUInt32BE(0) === 0x7f454c46;
+
 /**
  * Reads the headers of an ELF kernel.
  * @throws KERNEL_CORRUPT when it is no 64-bit x86 ELF program, or cut short
  */
 export const inspectElf = (file: Buffer): ElfKernel => {
-  const magic = file.length >= 64 && file.readUInt32BE(0) === 0x7f454c46;
   // class 64-bit, little-endian
-  if (!magic || file[4] !== 2 || file[5] !== 1) throw corrupt("it is not a 64-bit ELF file");
+  if (!isElf(file) || file[4] !== 2 || file[5] !== 1) throw corrupt("it is not a 64-bit ELF file");
   if (file.readUInt16LE(18) !== EM_X86_64) throw corrupt("it is not for x86-64");
   const table = Number(file.readBigUInt64LE(32));
   const entrySize = file.readUInt16LE(54);

@@ -1,50 +1,57 @@
 /** The read-only ext4 disk that holds a kernel's modules. */
-import { readdir, rm, stat, truncate } from "node:fs/promises";
-import { join, relative } from "node:path";
-import { runTool } from "../../host/process.ts";
+import { createHash } from "node:crypto";
+import { lstat, open, readdir, readFile, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import { throwIfAborted } from "../../contract/progress.ts";
+import { type Attributes, createExt4Writer, type Ext4Writer } from "../../ext4/writer.ts";
 
-const MIB = 1024 * 1024;
+/** Only for a build, to find a source tree that no guest has. */
+const LEFT_OUT = new Set(["build", "source"]);
 
 /**
- * Writes the folder's content as an ext4 file system whose files belong to root, without a journal and just large enough.
+ * Writes the folder's content as an ext4 file system whose files belong to root, just large enough. The same folder gives
+ * the same bytes.
  * @param folder `…/lib/modules/<release>`; becomes the root of the disk
  */
-export const makeModulesDisk = async (folder: string, disk: string, signal: AbortSignal): Promise<void> => {
-  // Only for a build, to find a source tree that no guest has.
-  for (const name of ["build", "source"]) await rm(join(folder, name), { force: true });
-  const paths: string[] = [];
-  let bytes = 0;
-  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
-    const path = join(entry.parentPath, entry.name);
-    paths.push(`/${relative(folder, path)}`);
-    bytes += Math.ceil((await stat(path)).size / 4096) * 4096;
+export const makeModulesDisk = async (
+  folder: string,
+  disk: string,
+  release: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  const file = await open(disk, "wx", 0o600);
+  try {
+    const uuid = createHash("sha256").update(`modules of ${release}`).digest().subarray(0, 16);
+    const writer = createExt4Writer(file, { label: "modules", uuid });
+    await copyFolder(folder, "", writer, signal);
+    await writer.finish();
+  } finally {
+    await file.close();
   }
-  // Inodes and block maps come on top; resize2fs takes back what is left over.
-  await rm(disk, { force: true });
-  const size = Math.ceil((bytes * 1.1) / MIB) * MIB + 16 * MIB;
-  const features = "^has_journal,^resize_inode";
-  await runTool({
-    argv: [
-      "mkfs.ext4",
-      "-q",
-      "-F",
-      "-m",
-      "0",
-      "-O",
-      features,
-      "-E",
-      "root_owner=0:0",
-      "-d",
-      folder,
-      disk,
-      `${Math.ceil(size / 1024)}k`,
-    ],
-    env: { MKE2FS_DEVICE_SECTSIZE: "4096" },
-    signal,
-  });
-  // mkfs.ext4 -d keeps the owner, which is whoever unpacked the package.
-  const script = paths.flatMap((path) => [`sif "${path}" uid 0`, `sif "${path}" gid 0`]);
-  await runTool({ argv: ["debugfs", "-w", "-f", "-", disk], input: `${script.join("\n")}\n`, signal });
-  await runTool({ argv: ["resize2fs", "-M", disk], signal });
-  await truncate(disk, Math.ceil((await stat(disk)).size / 4096) * 4096);
+};
+
+const copyFolder = async (folder: string, below: string, writer: Ext4Writer, signal: AbortSignal): Promise<void> => {
+  for (const name of (await readdir(folder)).sort()) {
+    throwIfAborted(signal);
+    if (below === "" && LEFT_OUT.has(name)) continue;
+    const source = join(folder, name);
+    const path = Buffer.from(below === "" ? name : `${below}/${name}`).toString("latin1");
+    const stats = await lstat(source);
+    const attributes: Attributes = {
+      mode: stats.isDirectory() ? 0o755 : 0o644,
+      uid: 0,
+      gid: 0,
+      mtime: { seconds: Math.floor(stats.mtimeMs / 1000), nanoseconds: 0 },
+    };
+    if (stats.isDirectory()) {
+      writer.directory(path, attributes);
+      await copyFolder(source, below === "" ? name : `${below}/${name}`, writer, signal);
+    } else if (stats.isSymbolicLink()) writer.symlink(path, { ...attributes, mode: 0o777 }, await readlink(source));
+    else if (stats.isFile()) {
+      const content = await readFile(source);
+      const sink = await writer.file(path, attributes, content.length);
+      await sink.write(content);
+      await sink.end();
+    }
+  }
 };

@@ -1,24 +1,28 @@
 /** Kernels: front door. What is installed is what `kernels/` in the state folder holds (artifacts/published.ts). */
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { Available } from "../../contract/images.ts";
 import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
 import {
+  type ImportKernel,
   type KernelCatalogEntry,
   type KernelInfo,
   type KernelManifest,
-  kernelCatalogSchema,
   kernelManifestSchema,
 } from "../../contract/kernels.ts";
 import { isName, quoted } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { catalogFile, kernelFiles, kernelsFolder } from "../../host/paths.ts";
-import { nameDiskFull } from "../../host/tool-errors.ts";
-import { installedNames, manifestReader, publish, readCatalog, unpublish } from "../artifacts/published.ts";
+import { fromFirstSource, readCatalogs } from "../artifacts/catalog.ts";
+import { installedNames, manifestReader, publish, unpublish } from "../artifacts/published.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
 import { stagingTree } from "../artifacts/staging.ts";
+import type { PackedBundle } from "../artifacts/bundle.ts";
 import { buildDebianKernel } from "./build.ts";
+import { installKernelBundle, packKernel } from "./bundle.ts";
+import { importKernel } from "./import.ts";
 import { ensureInitramfs } from "./initramfs.ts";
 
 export type KernelServiceOptions = {
@@ -26,6 +30,8 @@ export type KernelServiceOptions = {
   debianMirror?: string | undefined;
   /** Default: the catalog shipped with the program. */
   catalog?: string | undefined;
+  /** `catalogs` of the config: files of the user's own. */
+  catalogs?: readonly string[] | undefined;
 };
 
 /** What a VM is booted with. */
@@ -48,6 +54,17 @@ export type KernelService = {
   show(name: string): Promise<KernelInfo>;
   /** Fetches and installs a kernel of the catalog; one that is installed is left as it is. */
   pull(name: string, progress: Progress): Promise<KernelInfo>;
+  /**
+   * Installs a kernel of the user's own.
+   * @throws KERNEL_EXISTS, KERNEL_CORRUPT, BUNDLE_INVALID, FILE_NOT_FOUND
+   */
+  import(request: ImportKernel, progress: Progress): Promise<KernelInfo>;
+  /**
+   * Packs an installed kernel into a bundle.
+   * @param folder where the bundle goes
+   * @throws KERNEL_NOT_FOUND, KERNEL_CORRUPT
+   */
+  export(name: string, folder: string, progress: Progress): Promise<PackedBundle & { entry: KernelCatalogEntry }>;
   /** The kernel for a boot, pulled first when it has to be. One stat when it is there. */
   ensure(name: string, progress: Progress): Promise<BootKernel>;
   /**
@@ -73,8 +90,8 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
   // What is no name is no kernel: as a path it could lead anywhere.
   const manifestOf = async (name: string) =>
     isName(name) ? await manifests.read(kernelFiles(name).manifest) : undefined;
-  const catalog = () =>
-    readCatalog(options.catalog ?? catalogFile("kernels"), (data) => kernelCatalogSchema.parse(data).kernels);
+  const catalog = async () =>
+    (await readCatalogs([options.catalog ?? catalogFile("kernels"), ...(options.catalogs ?? [])])).kernels;
 
   const notFound = async (name: string, command: string): Promise<BangerError> => {
     const offered = (await catalog()).map((entry) => entry.name);
@@ -103,6 +120,20 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
       return made;
     });
 
+  const importOne = (request: ImportKernel, progress: Progress): Promise<KernelManifest> =>
+    flights.run(request.name, progress, async (shared) => {
+      const { name } = request;
+      if (await exists(kernelFiles(name).manifest))
+        throw new BangerError("KERNEL_EXISTS", `there is a kernel ${name} already`, {
+          hint: `choose another name, or delete it first: banger kernel delete ${name}`,
+          details: { name },
+        });
+      await using staging = await stagingTree("kernel");
+      await importKernel(request, staging.path, shared);
+      await publish(staging.path, kernelFiles(name).folder);
+      return await needManifest(name);
+    });
+
   const ensure = async (name: string, progress: Progress): Promise<KernelManifest> =>
     (await manifestOf(name)) ?? (await install(name, progress));
 
@@ -125,6 +156,16 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
     },
     show: async (name) => infoOf(await needManifest(name)),
     pull: async (name, progress) => infoOf(await ensure(name, progress)),
+    import: async (request, progress) => infoOf(await importOne(request, progress)),
+    export: async (name, folder, progress) => {
+      const manifest = await needManifest(name);
+      await checkSizes(manifest);
+      const packed = await packKernel(kernelFiles(name).folder, manifest, folder, progress);
+      const { path, sha256, size, unpacked } = packed;
+      const url = pathToFileURL(path).href;
+      const { description } = manifest;
+      return { ...packed, entry: { name, description, sources: [{ type: "bundle", url, sha256, size, unpacked }] } };
+    },
     ensure: async (name, progress) => {
       const { digest, release } = await ensure(name, progress);
       const { vmlinux, bzImage, modules } = kernelFiles(name);
@@ -182,7 +223,8 @@ const infoOf = async (manifest: KernelManifest): Promise<KernelInfo> => {
     name: manifest.name,
     description: manifest.description,
     release: manifest.release,
-    packageVersion: manifest.package.version,
+    packageVersion: manifest.package?.version,
+    source: manifest.source,
     digest: manifest.digest,
     pvh: manifest.pvh,
     size: manifest.files.reduce((sum, file) => sum + file.size, 0),
@@ -191,23 +233,16 @@ const infoOf = async (manifest: KernelManifest): Promise<KernelInfo> => {
   };
 };
 
-/** Tries an entry's sources in order; the last one's error stands for all. */
-const buildFromSources = async (
+/** Installs an entry of the catalog from the first of its sources that will do. */
+const buildFromSources = (
   entry: KernelCatalogEntry,
   debianMirror: string | undefined,
   progress: Progress,
-): Promise<void> => {
-  let failure: unknown;
-  for (const source of entry.sources) {
-    if (progress.signal.aborted) break;
-    try {
-      await using staging = await stagingTree("kernel");
-      await buildDebianKernel({ entry, source, debianMirror, folder: staging.path, progress });
-      await publish(staging.path, kernelFiles(entry.name).folder);
-      return;
-    } catch (error) {
-      failure = nameDiskFull(error);
-    }
-  }
-  throw failure;
-};
+): Promise<void> =>
+  fromFirstSource(entry.sources, progress, async (source) => {
+    await using staging = await stagingTree("kernel");
+    const folder = staging.path;
+    if (source.type === "bundle") await installKernelBundle(entry, source, folder, progress);
+    else await buildDebianKernel({ entry, source, debianMirror, folder, progress });
+    await publish(folder, kernelFiles(entry.name).folder);
+  });
