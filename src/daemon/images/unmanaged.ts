@@ -1,5 +1,5 @@
 /** Images that are the user's own files: made known as they lie, and copied in when asked for. */
-import { chmod, constants, copyFile, open, stat, writeFile } from "node:fs/promises";
+import { chmod, constants, copyFile, open, rm, stat, writeFile } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { ImageManifest, RegisterImage } from "../../contract/images.ts";
@@ -84,8 +84,10 @@ export const promote = async (manifest: ImageManifest, progress: Progress): Prom
   progress.report({ stage: "copy" });
   await copyFile(path, files.rootfs, constants.COPYFILE_FICLONE);
   progress.report({ stage: "digest" });
-  if ((await sha256OfFile(files.rootfs, progress.signal)) !== rootfs.sha256)
+  if ((await sha256OfFile(files.rootfs, progress.signal)) !== rootfs.sha256) {
+    await rm(files.rootfs, { force: true });
     throw corrupt(manifest.name, `${path} has changed since it was registered`, undefined, manifest);
+  }
   await chmod(files.rootfs, 0o444);
   const file = await open(files.rootfs, "r");
   await file.sync().finally(() => file.close());

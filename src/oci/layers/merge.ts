@@ -187,7 +187,8 @@ const write = (
 ): Promise<void> | void => {
   const attributes = attributesOf(entry);
   if (what.kind === "directory") return sink.directory(path, attributes);
-  if (what.kind === "symlink") return sink.symlink(path, attributes, what.target);
+  // Linux knows no other mode of a symlink, whatever the archive says.
+  if (what.kind === "symlink") return sink.symlink(path, { ...attributes, mode: 0o777 }, what.target);
   if (entry.type === "file") return writeFile(sink, entry, attributes, path);
   const type = entry.type === "char" || entry.type === "block" ? entry.type : "fifo";
   return sink.special(path, attributes, type, entry.device);
