@@ -1,7 +1,7 @@
 /**
  * Measures every figure that the README claims, each against its baseline in the same run, and writes docs/benchmarks.md.
  *
- *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy idle completion many stop (and nothing is written)
+ *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy convert idle completion many stop (and nothing is written)
  */
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
@@ -11,6 +11,7 @@ import { installFixture } from "../test/support/fixture.ts";
 import { type Host, testHost } from "../test/support/host.ts";
 import { coldStart } from "./cold-start.ts";
 import { completion } from "./completion.ts";
+import { convert } from "./convert.ts";
 import { copySpeed } from "./copy.ts";
 import { execLatency } from "./exec.ts";
 import { idleDaemon } from "./idle.ts";
@@ -24,6 +25,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   "cold-start": coldStart,
   exec: execLatency,
   copy: copySpeed,
+  convert,
   idle: idleDaemon,
   completion,
   many: manyVms,

@@ -1,7 +1,7 @@
 /** A layer's file as the chunks of its archive: gzip, zstd or neither, told by the first bytes, as Docker does. */
 import { open } from "node:fs/promises";
 import type { Transform } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import { createGunzip, createZstdDecompress, type ZlibOptions, type ZstdOptions } from "node:zlib";
 import { errnoOf } from "../../contract/errors.ts";
 import { abortError, throwIfAborted } from "../../contract/progress.ts";
 import { TarError } from "../tar/error.ts";
@@ -13,6 +13,8 @@ export type Packing = "gzip" | "zstd" | "none";
 
 const PACKED_CHUNK = 512 * 1024;
 const UNPACKED_CHUNK = 256 * 1024;
+/** The unpacker works on in a thread of its own while what it gave is written. */
+const AHEAD = 4 * UNPACKED_CHUNK;
 
 /** How the first bytes say that something is packed. @throws TarError on what banger does not unpack */
 export const packingOf = (head: Uint8Array): Packing => {
@@ -80,8 +82,10 @@ export async function* unpacked(
 }
 
 const unpackerOf = (packing: Packing): Transform | undefined => {
-  if (packing === "gzip") return createGunzip({ chunkSize: UNPACKED_CHUNK });
-  if (packing === "zstd") return createZstdDecompress({ chunkSize: UNPACKED_CHUNK });
+  if (packing === "gzip")
+    return createGunzip({ chunkSize: UNPACKED_CHUNK, readableHighWaterMark: AHEAD } as ZlibOptions);
+  if (packing === "zstd")
+    return createZstdDecompress({ chunkSize: UNPACKED_CHUNK, readableHighWaterMark: AHEAD } as ZstdOptions);
   return undefined;
 };
 
