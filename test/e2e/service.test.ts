@@ -1,50 +1,30 @@
-/** The daemon as a systemd user service, by the systemd of a real guest: banger is installed in a VM, and its service lives there. */
+/** The daemon as a systemd user service, by the systemd of a real guest: banger is installed in a VM, and so are its VMs. */
 import assert from "node:assert/strict";
-import { readdir, realpath } from "node:fs/promises";
-import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { installFixture } from "../support/fixture.ts";
-import { bangerBinary, type Done, type Host, testHost } from "../support/host.ts";
+import { type Host, testHost } from "../support/host.ts";
+import { installNested, type Nested } from "../support/nested.ts";
 
 const GOLDEN = "debian-bookworm";
+const SLIM = "debian-bookworm-slim";
 let host: Host;
-
-/** A script in a session of root's in the guest, with its user's systemd. */
-const inGuest = (script: string): Promise<Done> =>
-  host.run(["exec", "box", "-e", "XDG_RUNTIME_DIR=/run/user/0", "--", "bash", "-ec", script], { timeout: 240_000 });
-const ok = async (script: string): Promise<string> => {
-  const done = await inGuest(script);
-  assert.equal(done.status, 0, `${script}\n${done.stdout}${done.stderr}`);
-  return done.stdout.trim();
-};
-const banger = (words: string) => ok(`/opt/banger/bin/banger ${words}`);
+let nested: Nested;
+const ok = (text: string) => nested.ok(text);
+const banger = (words: string) => nested.banger(words);
 /** By systemd, as the program takes its time to start in an emulated guest. */
 const servicePid = async (): Promise<number> => Number(await ok("systemctl --user show -p MainPID --value bangerd"));
 
 before(async () => {
-  host = await testHost(`[vm_defaults]\nvcpu = 2\nmemory = "1G"\nnetwork = "none"\n`);
-  await installFixture(host, [GOLDEN]);
+  host = await testHost(`[vm_defaults]\nvcpu = 2\nmemory = "2G"\nnetwork = "none"\n`);
+  await installFixture(host, [GOLDEN, SLIM]);
   const up = await host.banger("vm", "run", "-d", "--name", "box", "--image", GOLDEN);
   assert.equal(up.status, 0, up.stderr);
-  const build = join(dirname(bangerBinary), "..");
-  await ok("mkdir -p /opt/banger/lib /opt/banger/bin");
-  const copy = async (...paths: string[]) => {
-    const done = await host.banger("vm", "cp", ...paths);
-    assert.equal(done.status, 0, done.stderr);
-  };
-  const bundles = (await readdir(join(build, "lib"))).filter((name) => name.endsWith(".cjs"));
-  const lib = [...bundles, "catalog", "cache"].map((name) => join(build, "lib", name));
-  await copy(...lib, "box:/opt/banger/lib");
-  await copy(await realpath(join(build, "lib", "node")), "box:/opt/banger/lib/node");
-  await copy(
-    ...["banger", "bangerd", "banger-vsock-agent"].map((name) => join(build, "bin", name)),
-    "box:/opt/banger/bin",
-  );
+  nested = await installNested(host, "box", SLIM);
 });
 after(() => host[Symbol.asyncDispose]());
 
 test("without a systemd of the user's it says so, and writes nothing", async () => {
-  const done = await inGuest("XDG_RUNTIME_DIR=/run/nobody /opt/banger/bin/banger daemon install");
+  const done = await nested.script("XDG_RUNTIME_DIR=/run/nobody /opt/banger/bin/banger daemon install");
   assert.equal(done.status, 1);
   assert.match(done.stderr, /no systemd of this user's to talk to[\s\S]*loginctl enable-linger 0/);
   await ok("test ! -e ~/.config/systemd");
@@ -58,52 +38,56 @@ test("installed, it takes over from the daemon that a command had started, and s
   assert.equal(await ok("systemctl --user is-active bangerd; systemctl --user is-enabled bangerd"), "active\nenabled");
   assert.equal(await servicePid(), Number(installed));
   assert.equal(await ok("systemd-analyze verify --user ~/.config/systemd/user/bangerd.service 2>&1"), "");
+  assert.equal(await banger("vm run -d --name inner"), "inner");
+  // In the service's control group, which systemd ends with it where the unit does not say otherwise.
+  assert.match(await ok("systemctl --user status bangerd"), /-name banger-inner/);
+  await banger("vm exec inner -- touch /run/mark");
 });
 
-test("what the daemon has started lives through a restart and the end of the service, as VMs do", async () => {
-  // A VMM is a process in the service's control group with a session of its own; this one is as good as it.
-  await ok(`setsid sleep 100000 & vm=$!
-    echo $vm > /sys/fs/cgroup$(systemctl --user show -p ControlGroup --value bangerd)/cgroup.procs
-    echo $vm > /root/vm.pid`);
+test("a VM lives through a restart of the service, a crash and the end of it", async () => {
   const before = await servicePid();
   await ok("systemctl --user restart bangerd");
-  assert.notEqual(await servicePid(), before);
-  await ok("kill -0 $(cat /root/vm.pid)");
-  await ok("systemctl --user stop bangerd; kill -0 $(cat /root/vm.pid)");
-});
+  const restarted = await servicePid();
+  assert.notEqual(restarted, before);
+  await banger("vm exec inner -- ls /run/mark");
 
-test("a command that finds no daemon starts the service, and a daemon that was killed comes back by itself", async () => {
-  assert.equal((await inGuest("systemctl --user is-active bangerd")).stdout.trim(), "inactive");
-  await banger("vm list");
-  const pid = await servicePid();
-  assert.ok(pid > 0);
+  // A daemon that was killed comes back by itself.
   await ok(
-    `kill -9 ${pid}; until systemctl --user show -p MainPID --value bangerd | grep -qvE '^(0|${pid})$'; do sleep 0.1; done`,
+    `kill -9 ${restarted}; until systemctl --user show -p MainPID --value bangerd | grep -qvE '^(0|${restarted})$'; do sleep 0.1; done`,
   );
   await ok("until systemctl --user is-active bangerd; do sleep 0.1; done");
-  assert.notEqual(await servicePid(), pid);
+  await banger("vm exec inner -- ls /run/mark");
+
+  await ok("systemctl --user stop bangerd");
+  assert.equal(await servicePid(), 0);
+  assert.match(await ok("pgrep -af qemu"), /-name banger-inner/);
+});
+
+test("a command that finds no daemon starts the service, and finds the VM", async () => {
+  await banger("vm exec inner -- ls /run/mark");
+  assert.ok((await servicePid()) > 0);
 });
 
 test("a config that is not valid is told by the command, and systemd does not try again and again", async () => {
   await banger("daemon stop");
-  await ok("mkdir -p ~/.config/banger; echo 'vmm = 1' > ~/.config/banger/config.toml");
-  const done = await inGuest("/opt/banger/bin/banger vm list");
+  await ok("cd ~/.config/banger; cp config.toml kept; echo 'vmm = 1' > config.toml");
+  const done = await nested.script("/opt/banger/bin/banger vm list");
   assert.equal(done.status, 1);
   assert.match(done.stderr, /config\.toml line 1: `vmm`/);
   assert.equal(await ok("systemctl --user show -p NRestarts --value bangerd"), "0");
-  await ok("rm ~/.config/banger/config.toml");
+  await ok("cd ~/.config/banger; mv kept config.toml");
 });
 
-test("a unit of somebody else's is left alone; ours goes, and commands start the daemon again", async () => {
+test("a unit of somebody else's is left alone; ours goes, VMs stay, and commands start the daemon again", async () => {
   await banger("vm list");
   assert.match(await banger("daemon uninstall"), /stopped and taken away/);
-  await ok("test ! -e ~/.config/systemd/user/bangerd.service; kill -0 $(cat /root/vm.pid)");
+  await ok("test ! -e ~/.config/systemd/user/bangerd.service");
   assert.match(await banger("daemon uninstall"), /was not installed/);
-  await banger("vm list");
+  await banger("vm exec inner -- ls /run/mark");
   assert.equal(await servicePid(), 0);
   await ok("echo '[Service]' > ~/.config/systemd/user/bangerd.service");
   for (const verb of ["install", "uninstall"]) {
-    const done = await inGuest(`/opt/banger/bin/banger daemon ${verb}`);
+    const done = await nested.script(`/opt/banger/bin/banger daemon ${verb}`);
     assert.equal(done.status, 1);
     assert.match(done.stderr, /was not written by banger/);
   }
