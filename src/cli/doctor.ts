@@ -13,6 +13,7 @@ import { stateChecks } from "./checks/state.ts";
 import { vmmChecks } from "./checks/vmm.ts";
 import { defineCommand } from "./command.ts";
 import { confirm } from "./confirm.ts";
+import { usage } from "./parse.ts";
 import { paint, say } from "./render/output.ts";
 import { printable } from "./render/table.ts";
 
@@ -94,6 +95,7 @@ export const command = defineCommand({
     ["banger doctor --json", "the same for a program"],
   ],
   run: async ({ values }) => {
+    if (values.yes && !values.fix) throw usage("doctor", "--yes answers the questions of --fix, which is not given");
     let findings = await lookAtAll();
     if (values.fix && (await mend(findings, !values.yes))) findings = await lookAtAll();
     const width = Math.max(...findings.map(({ name }) => name.length));

@@ -396,6 +396,12 @@ describe("--fix", () => {
     assert.equal((await stat(state)).mode & 0o777, 0o700);
   });
 
+  test("--yes alone is wrong usage", async () => {
+    const done = await host.banger("doctor", "--yes");
+    assert.equal(done.status, 2);
+    assert.match(done.stderr, /--fix, which is not given/);
+  });
+
   test("without a terminal it says how to go unasked, and changes nothing", async () => {
     await mkdir(state, { recursive: true });
     await chmod(state, 0o755);

@@ -29,7 +29,7 @@ const kinds: Record<string, NameKind | "files" | "guest files" | readonly string
   PATH: "files",
   FILE: "files",
   SOURCE: "files",
-  FOLDER: "files",
+  DIR: "files",
   PATHS: "guest files",
   SIGNAL: Object.keys(constants.signals).map((name) => name.slice(3)),
   STATE: vmStates,

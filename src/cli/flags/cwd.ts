@@ -3,7 +3,7 @@ import { text } from "./values.ts";
 export const cwdFlag = {
   kind: "value",
   short: "w",
-  placeholder: "DIR",
+  placeholder: "GUEST_DIR",
   help: "working directory in the guest",
   parse: text,
 } as const;
