@@ -1,12 +1,44 @@
 /** Digests of files. */
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { pipeline } from "node:stream/promises";
+import { createHash, type Hash } from "node:crypto";
+import { type FileHandle, open } from "node:fs/promises";
+import { throwIfAborted } from "../contract/progress.ts";
+
+/** Bytes of one read. Two of these are all that a digest needs, however long the file. */
+const CHUNK = 1024 * 1024;
 
 /** sha256 of a file's content, in hex. */
 export const sha256OfFile = async (path: string, signal?: AbortSignal): Promise<string> => {
   const hash = createHash("sha256");
-  const options = signal ? { signal } : {};
-  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash, options);
+  const file = await open(path, "r");
+  try {
+    await hashPart(file, hash, { start: 0, size: Number.POSITIVE_INFINITY }, signal);
+  } finally {
+    await file.close();
+  }
   return hash.digest("hex");
+};
+
+/**
+ * Gives a part of a file to a hash; one chunk is read while the one before it is hashed.
+ * @param size bytes; the part ends where the file does
+ * @throws the signal's error
+ */
+export const hashPart = async (
+  file: FileHandle,
+  hash: Hash,
+  { start, size }: { start: number; size: number },
+  signal?: AbortSignal,
+): Promise<void> => {
+  const buffers: [Buffer, Buffer] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
+  const read = (turn: number, at: number) =>
+    file.read(buffers[turn & 1] ?? buffers[0], 0, Math.min(CHUNK, start + size - at), at);
+  let at = start;
+  let next = size > 0 ? read(0, at) : undefined;
+  for (let turn = 0; next; turn++) {
+    const { bytesRead, buffer } = await next;
+    if (signal) throwIfAborted(signal);
+    at += bytesRead;
+    next = bytesRead > 0 && at < start + size ? read(turn + 1, at) : undefined;
+    hash.update(buffer.subarray(0, bytesRead));
+  }
 };

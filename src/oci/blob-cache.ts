@@ -5,7 +5,8 @@
 import { chmod, type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { BangerError, errnoOf } from "../contract/errors.ts";
-import { abortable, type Progress, throwIfAborted } from "../contract/progress.ts";
+import { abortable, type Progress } from "../contract/progress.ts";
+import { hashPart } from "../host/digest.ts";
 import { syncDirectory } from "../host/files.ts";
 import { blobsFolder, partialBlobsFolder } from "../host/paths.ts";
 import { processStartTime } from "../host/proc.ts";
@@ -129,13 +130,7 @@ export const hashOfFile = async (path: string, like: string, signal: AbortSignal
   const hash = hasherOf(like);
   const file = await open(path, "r");
   try {
-    const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
-    for (;;) {
-      throwIfAborted(signal);
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, null);
-      if (bytesRead === 0) break;
-      hash.update(buffer.subarray(0, bytesRead));
-    }
+    await hashPart(file, hash, { start: 0, size: Number.POSITIVE_INFINITY }, signal);
   } finally {
     await file.close();
   }

@@ -19,7 +19,7 @@ import { assertClean, listTree } from "../support/ext4-judge.ts";
 import { type Blob, writeLayout } from "../support/oci-layout.ts";
 import { dockerConfig, type FaultyProxy, type Registry, startFaultyProxy, startRegistry } from "../support/registry.ts";
 import { tar } from "../support/tar-builder.ts";
-import { folderHolds } from "../support/wait.ts";
+import { folderHolds, outputHolds } from "../support/wait.ts";
 
 const MiB = 2 ** 20;
 let folder: string;
@@ -423,6 +423,24 @@ test("a process that is killed in the middle of a download leaves what the next 
   await pull();
   assert.match(proxy.requests.find((line) => line.includes(big()?.digest ?? "?")) ?? "", /bytes=[1-9]/);
 });
+
+for (const stage of ["download", "unpack", "digest"]) {
+  test(`a process that is killed as it says "${stage}" leaves a whole image or none`, async () => {
+    const worker = spawn(process.execPath, [join(import.meta.dirname, "../support/build-worker.ts"), "image", app()], {
+      env: { ...process.env, DOCKER_CONFIG: config },
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const ended = new Promise((resolve) => worker.once("exit", resolve));
+    await outputHolds(worker, `"stage":"${stage}"`);
+    worker.kill("SIGKILL");
+    await ended;
+    await cleanStaging();
+    const images = service();
+    if ((await installed()).length > 0) await images.verifyDigest(app(), silentProgress());
+    await pull(app(), images);
+    await images.verifyDigest(app(), silentProgress());
+  });
+}
 
 test("parallel pulls of one name, and of images that share layers, fetch each blob once", async () => {
   await registry.push(layout, "app", "team/copy:1");

@@ -2,7 +2,8 @@
 import { open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
-import { type Progress, throwIfAborted } from "../../contract/progress.ts";
+import type { Progress } from "../../contract/progress.ts";
+import { hashPart } from "../../host/digest.ts";
 import { digestOf, hasherOf, parseDigest } from "../digest.ts";
 import type { FilePart } from "../layers/unpacked.ts";
 import type { Descriptor } from "../manifest.ts";
@@ -64,14 +65,7 @@ export const checkedBlob = async (store: BlobStore, blob: Descriptor, progress: 
   const hash = hasherOf(blob.digest);
   const file = await open(part.path, "r");
   try {
-    const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
-    for (let at = 0; at < part.size; ) {
-      throwIfAborted(progress.signal);
-      const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, part.size - at), part.start + at);
-      if (bytesRead === 0) break;
-      hash.update(buffer.subarray(0, bytesRead));
-      at += bytesRead;
-    }
+    await hashPart(file, hash, part, progress.signal);
   } finally {
     await file.close();
   }
