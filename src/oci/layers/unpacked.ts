@@ -40,6 +40,7 @@ export type UnpackOptions = {
 };
 
 /**
+ * A chunk's bytes are gone once the next one is asked for.
  * @throws TarError when the packed bytes are damaged or end early; the signal's error
  */
 export async function* unpacked(
@@ -68,6 +69,7 @@ export async function* unpacked(
         throwIfAborted(signal);
         onChunk?.(chunk);
         yield chunk;
+        if (unpack) giveBack(chunk);
       }
     } finally {
       input.destroy();
@@ -80,6 +82,15 @@ export async function* unpacked(
     await file.close();
   }
 }
+
+/**
+ * Frees an unpacker's buffer that was given out to its end, without waiting for the garbage collector: it would run for every few
+ * megabytes, and the next buffer would be memory that has to be faulted in anew.
+ */
+const giveBack = ({ buffer, byteOffset, length }: Buffer): void => {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === UNPACKED_CHUNK && byteOffset + length === UNPACKED_CHUNK)
+    buffer.transfer(0);
+};
 
 const unpackerOf = (packing: Packing): Transform | undefined => {
   if (packing === "gzip")

@@ -50,7 +50,8 @@ export const byteReader = (chunks: Chunks): ByteReader => {
   };
   const need = async (count: number): Promise<boolean> => {
     if (available() >= count) return true;
-    const parts = [chunk.subarray(at)];
+    // Copied: the chunk's memory is given back when the next one comes.
+    const parts: Buffer[] = [Buffer.from(chunk.subarray(at))];
     let have = available();
     while (have < count) {
       const loaded = await next();
