@@ -98,7 +98,10 @@ const checkLog = async (world: World): Promise<void> => {
 export const chaos = async (options: ChaosOptions): Promise<{ commands: number; faults: number; markers: number }> => {
   const { seed, say } = options;
   await using host = await testHost(
-    `log_level = "debug"\ndefault_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "128M"\ndisk_size = "1G"\n`,
+    `log_level = "debug"\ndefault_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "128M"\ndisk_size = "1G"\n${
+      // A template's memory is as large as what the small file system has left.
+      options.small ? "[templates]\nenabled = false\n" : ""
+    }`,
   );
   await installFixture(host, [SLIM]);
   const vmsFolder = join(host.env.XDG_STATE_HOME, "banger", "vms");
