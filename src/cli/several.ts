@@ -25,7 +25,7 @@ export const resolveVm = <T extends Named>(given: string, things: readonly T[]):
 
 /** The image or kernel of exactly this name. */
 export const resolveName =
-  (code: "IMAGE_NOT_FOUND" | "KERNEL_NOT_FOUND", what: string, list: string) =>
+  (code: "IMAGE_NOT_FOUND" | "KERNEL_NOT_FOUND" | "SNAPSHOT_NOT_FOUND", what: string, list: string) =>
   <T extends Named>(given: string, things: readonly T[]): T => {
     const found = things.find(({ name }) => name === given);
     if (found) return found;

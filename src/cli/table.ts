@@ -3,6 +3,7 @@ import type { Entry } from "./command.ts";
 
 export const groups: Record<string, string> = {
   vm: "make VMs and work in them",
+  snapshot: "VMs saved with their memory",
   image: "root file systems that VMs start from",
   kernel: "kernels that VMs boot",
   daemon: "the background process that owns the VMs",
@@ -19,6 +20,11 @@ export const groupExamples: Record<string, readonly (readonly [command: string, 
   image: [
     ["banger image list --available", "what can be pulled"],
     ["banger image pull debian-bookworm-slim", "fetch or build one"],
+  ],
+  snapshot: [
+    ["banger vm snapshot box --as ready", "save a VM that runs"],
+    ["banger snapshot list", "what is there"],
+    ["banger vm restore ready", "a new VM that goes on from it"],
   ],
   kernel: [["banger kernel list", "what VMs can boot"]],
   daemon: [
@@ -54,6 +60,19 @@ export const entries: readonly Entry[] = [
   { name: "vm ports", summary: "what listens in a VM", load: () => import("./vm/ports.ts") },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },
+  { name: "vm pause", summary: "let VMs stand still", load: () => import("./vm/pause.ts") },
+  { name: "vm resume", summary: "let paused VMs go on", load: () => import("./vm/resume.ts") },
+  {
+    name: "vm sleep",
+    summary: "save VMs and free their memory until they are used",
+    load: () => import("./vm/sleep.ts"),
+  },
+  { name: "vm snapshot", summary: "save a VM with its memory; it goes on", load: () => import("./vm/snapshot.ts") },
+  { name: "vm restore", summary: "make a VM that goes on from a snapshot", load: () => import("./vm/restore.ts") },
+  { name: "vm fork", summary: "make running copies of a running VM", load: () => import("./vm/fork.ts") },
+  { name: "snapshot list", summary: "list snapshots", load: () => import("./snapshot/list.ts") },
+  { name: "snapshot show", summary: "show one snapshot", load: () => import("./snapshot/show.ts") },
+  { name: "snapshot delete", summary: "delete snapshots", load: () => import("./snapshot/delete.ts") },
   { name: "vm prune", summary: "delete every VM that is not running", load: () => import("./vm/prune.ts") },
   {
     name: "vm proxy",

@@ -19,6 +19,14 @@ import {
 import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
+import {
+  forkRequestSchema,
+  forkResultSchema,
+  restoreRequestSchema,
+  snapshotInfoSchema,
+  snapshotRequestSchema,
+  snapshotResultSchema,
+} from "./snapshots.ts";
 import { templateInfoSchema, warmSchema } from "./templates.ts";
 import {
   createVmSchema,
@@ -94,6 +102,15 @@ export const api = {
   vmExec: { ...routes.vmExec, request: execSchema, result: nothing },
   vmDial: { ...routes.vmDial, request: dialSchema, result: nothing },
   vmFile: { ...routes.vmFile, request: fileRequestSchema, result: z.any() },
+  vmPause: { ...routes.vmPause, request: nothing, result: vmSchema },
+  vmResume: { ...routes.vmResume, request: nothing, result: vmSchema },
+  vmSleep: { ...routes.vmSleep, request: nothing, result: vmSchema },
+  vmSnapshot: { ...routes.vmSnapshot, request: snapshotRequestSchema, result: snapshotResultSchema },
+  vmFork: { ...routes.vmFork, request: forkRequestSchema, result: forkResultSchema },
+  snapshotList: { ...routes.snapshotList, request: nothing, result: z.array(snapshotInfoSchema) },
+  snapshotShow: { ...routes.snapshotShow, request: nothing, result: snapshotInfoSchema },
+  snapshotRestore: { ...routes.snapshotRestore, request: restoreRequestSchema, result: vmSchema },
+  snapshotDelete: { ...routes.snapshotDelete, request: nothing, result: nothing },
   vmPorts: { ...routes.vmPorts, request: nothing, result: z.array(portSchema) },
   /** Lines of JSON on channel 0, a StatsLine each. */
   vmStats: { ...routes.vmStats, request: statsRequestSchema, result: nothing },

@@ -66,7 +66,7 @@ export const formatDuration = (milliseconds: number): string => {
   return `${milliseconds / size}${unit}`;
 };
 
-export const vmStates = ["stopped", "starting", "running", "stopping"] as const;
+export const vmStates = ["stopped", "starting", "running", "paused", "stopping", "asleep"] as const;
 
 /** A label's key: so that `KEY=VALUE` can be written in a shell without quotes. */
 export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;

@@ -22,6 +22,7 @@ import { operations as operationRegistry } from "./operations.ts";
 import { openSettings } from "./settings.ts";
 import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
+import { snapshotService } from "./snapshots/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
 import { templateService } from "./templates/service.ts";
@@ -152,6 +153,7 @@ const serve = async (): Promise<void> => {
       images,
       kernels,
       templates,
+      snapshots: snapshotService(vms, services),
       operations,
       identity: { version: version(), build: buildId(), startedAt: Date.now() },
       shutdown: () => void shutdown("asked to"),

@@ -58,6 +58,8 @@ export const vmFilesIn = (folder: string) => {
     memory: join(folder, "memory"),
     /** What a sleeping VM wakes from; its disk stays where it is. */
     asleep: join(folder, "asleep"),
+    /** The same once it is being woken, and never again to be woken from. */
+    waking: join(folder, "waking"),
   };
 };
 /** Folders in which the daemon writes single files anew. */

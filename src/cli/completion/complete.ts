@@ -26,6 +26,7 @@ const kinds: Record<string, NameKind | "files" | "guest files" | readonly string
   VM: "vm",
   IMAGE: "image",
   KERNEL: "kernel",
+  SNAPSHOT: "snapshot",
   PATH: "files",
   FILE: "files",
   SOURCE: "files",
@@ -49,8 +50,9 @@ const valuesOf = async (name: string, command: string, live: LiveNames): Promise
     return { candidates: vms.map(({ value, what }) => ({ value: `${value}:`, what })), files: true, open: true };
   }
   // What is to be pulled is not here yet; where one is named to start from, both will do.
-  const pulled = kind !== "vm" && (command.endsWith(" pull") || command.startsWith("vm "));
-  const here = kind !== "vm" && command.endsWith(" pull") ? [] : await live(kind);
+  const pulls = kind === "image" || kind === "kernel";
+  const pulled = pulls && (command.endsWith(" pull") || command.startsWith("vm "));
+  const here = pulls && command.endsWith(" pull") ? [] : await live(kind);
   const more = pulled ? await live(`available ${kind}`) : [];
   return { ...nothing, candidates: [...here, ...more.filter(({ value }) => !here.some((one) => one.value === value))] };
 };

@@ -5,7 +5,7 @@ import { daemonSocket, roots } from "../../host/paths.ts";
 
 /** What may stand at the cursor, and one line of what it is. */
 export type Candidate = { value: string; what: string };
-export type NameKind = "vm" | "image" | "kernel";
+export type NameKind = "vm" | "image" | "kernel" | "snapshot";
 export type LiveNames = (kind: NameKind | `available ${"image" | "kernel"}`) => Promise<Candidate[]>;
 
 /** Longer than this nobody waits for a completion, in ms. */
@@ -21,6 +21,11 @@ const ask: Record<Parameters<LiveNames>[0], (client: Client) => Promise<Candidat
     (await client.call("imageList", {}, {})).map(({ name, description }) => ({ value: name, what: description })),
   kernel: async (client) =>
     (await client.call("kernelList", {}, {})).map(({ name, description }) => ({ value: name, what: description })),
+  snapshot: async (client) =>
+    (await client.call("snapshotList", {}, {})).map(({ name, vm, image }) => ({
+      value: name,
+      what: `${vm}, ${image}`,
+    })),
   "available image": async (client) =>
     (await client.call("imageAvailable", {}, {})).map(({ name, description }) => ({ value: name, what: description })),
   "available kernel": async (client) =>

@@ -102,7 +102,7 @@ export const stopRequest = ({ timeout }: { timeout: number | undefined }): { tim
 export const onEachVm = async (
   client: Client,
   names: readonly string[],
-  operation: "vmStart" | "vmStop" | "vmRestart" | "vmKill" | "vmDelete",
+  operation: "vmStart" | "vmStop" | "vmRestart" | "vmKill" | "vmDelete" | "vmPause" | "vmResume" | "vmSleep",
   request: { signal?: string; timeout?: number; force?: boolean } = {},
 ): Promise<Outcome> => {
   const vms: readonly Vm[] = await client.call("vmList", {}, {});

@@ -6,6 +6,7 @@ import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Operations } from "../operations.ts";
+import type { SnapshotService } from "../snapshots/service.ts";
 import type { TemplateService } from "../templates/service.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
@@ -22,6 +23,7 @@ export type HandlerServices = {
   images: ImageService;
   kernels: KernelService;
   templates: TemplateService;
+  snapshots: SnapshotService;
   operations: Operations;
   identity: { version: string; build: string; startedAt: number };
   /** Ends the daemon, VMs left running. */
@@ -33,7 +35,7 @@ export type HandlerServices = {
 type StopRequest = { timeout?: number | undefined };
 
 export const handlers = (services: HandlerServices): Handlers => {
-  const { vms, images, kernels, templates, operations, identity, shutdown, statsInterval } = services;
+  const { vms, images, kernels, templates, snapshots, operations, identity, shutdown, statsInterval } = services;
   /** A change of one VM's state: `verb` for people, then the VM as it is after it. */
   const lifecycle = <R>(verb: string, act: (vm: VmActor, request: R, progress: Progress) => Promise<void>) => ({
     what: ({ params }: { params: { vm: string } }) => `${verb} ${params.vm}`,
@@ -177,6 +179,35 @@ export const handlers = (services: HandlerServices): Handlers => {
       what: ({ request }) => `pull image ${request.name}`,
       run: ({ request }, progress) => images.pull(request.name, progress),
     },
+    vmPause: lifecycle("pause", (vm, _request, progress) => vm.pause(progress)),
+    vmResume: lifecycle("resume", (vm, _request, progress) => vm.resume(progress)),
+    vmSleep: lifecycle("put to sleep", (vm, _request, progress) => vm.sleep(progress)),
+    vmSnapshot: {
+      what: ({ params }) => `snapshot ${params.vm}`,
+      run: ({ params, request }, progress) => snapshots.take(vms.find(params.vm), request.name, progress),
+    },
+    vmFork: {
+      what: ({ params }) => `fork ${params.vm}`,
+      run: async ({ params, request }, progress) => {
+        const { actors, pause } = await snapshots.fork(vms.find(params.vm), request, progress);
+        return { vms: actors.map(vms.view), pause };
+      },
+    },
+    snapshotList: () => snapshots.list(),
+    snapshotShow: ({ params }) => snapshots.show(params.name),
+    snapshotRestore: {
+      what: ({ params }) => `restore ${params.name}`,
+      run: async ({ params, request }, progress) =>
+        vms.view(await snapshots.restore(params.name, request.name, progress)),
+    },
+    snapshotDelete: {
+      what: ({ params }) => `delete snapshot ${params.name}`,
+      run: async ({ params }) => {
+        await snapshots.delete(params.name);
+        return {};
+      },
+    },
+
     imageWarm: {
       what: ({ request }) => `warm ${request.image ?? "the default image"}`,
       run: async ({ request }, progress) => await templates.make(await vms.shape(request), progress),

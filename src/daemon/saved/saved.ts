@@ -39,6 +39,10 @@ export const savedManifestSchema = z.object({
     diskSize: z.number(),
     network: z.enum(networkModes),
   }),
+  /** Whose it was; absent of a template, which was nobody's. */
+  vm: z.optional(
+    z.object({ name: z.string(), env: z.record(z.string(), z.string()), labels: z.record(z.string(), z.string()) }),
+  ),
   imageDigest: z.string(),
   kernelDigest: z.string(),
   files: z.object({ state: fileSchema, memory: fileSchema, disk: z.optional(fileSchema) }),
@@ -72,7 +76,15 @@ export const describeSaved = async (
     signature,
     vmm,
     disk,
-  }: { shape: Shape; plan: MachinePlan; signature: string; vmm: string; disk: boolean },
+    vm,
+  }: {
+    shape: Shape;
+    plan: MachinePlan;
+    signature: string;
+    vmm: string;
+    disk: boolean;
+    vm?: SavedManifest["vm"];
+  },
 ): Promise<SavedManifest> => {
   const { image, kernel, vcpu, memory, diskSize, network } = shape;
   const manifest: SavedManifest = {
@@ -80,6 +92,7 @@ export const describeSaved = async (
     signature,
     vmm,
     shape: { image, kernel, vcpu, memory, diskSize, network },
+    ...(vm ? { vm } : {}),
     imageDigest: plan.image.digest,
     kernelDigest: plan.kernel.digest,
     files: {
@@ -128,6 +141,22 @@ export const verifySaved = async (files: SavedFiles, { files: records }: SavedMa
     check(files.memory, records.memory),
     records.disk && check(files.disk, records.disk),
   ]);
+};
+
+/**
+ * @param signature of the machine that it would become (signatureOf)
+ * @throws SAVED_FOREIGN when it was saved with another VMM, CPU, image or kernel
+ */
+export const checkSameMachine = (manifest: SavedManifest, signature: string, { image, kernel }: MachinePlan): void => {
+  const differs =
+    manifest.imageDigest !== image.digest
+      ? `image ${image.name}`
+      : manifest.kernelDigest !== kernel.digest
+        ? `kernel ${kernel.name}`
+        : manifest.signature !== signature
+          ? "VMM, CPU or arguments"
+          : undefined;
+  if (differs) throw new BangerError("SAVED_FOREIGN", `it was saved with another ${differs}`);
 };
 
 const corrupt = ({ folder }: SavedFiles, why: string, cause?: unknown) =>

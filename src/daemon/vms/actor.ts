@@ -6,7 +6,7 @@ import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
 import { exists } from "../../host/files.ts";
-import { vmFiles, vmSockets } from "../../host/paths.ts";
+import { type SavedFiles, vmFiles, vmSockets } from "../../host/paths.ts";
 import { hostBootId } from "../../host/proc.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { RestoredFrom, VmRow, VmStore } from "../store/vms.ts";
@@ -18,7 +18,8 @@ import { syncFiles } from "./file-sync.ts";
 import { mutex } from "./mutex.ts";
 import { shapeOf } from "./plan.ts";
 import type { BootServices } from "./services.ts";
-import { type Source, templateSource } from "./source.ts";
+import { putToSleep, type SavedVm, saveVm } from "./save.ts";
+import { type Source, sleepSource, templateSource } from "./source.ts";
 import { nextState, type VmEvent } from "./state.ts";
 
 /** How long a guest may take to shut down before its VMM is ended, in ms. */
@@ -32,7 +33,15 @@ const TOUCH_INTERVAL = 10_000;
 export type VmActor = {
   row(): VmRow;
   /** @throws HOST_LIMIT when the host has too little memory for it, unless `force` */
-  start(progress: Progress, force?: boolean): Promise<void>;
+  /** A sleeping VM is woken, a paused one resumed. `source`: what a VM that has never run goes on from. */
+  start(progress: Progress, force?: boolean, source?: Source): Promise<void>;
+  /** Stops the guest's CPUs. */
+  pause(progress: Progress): Promise<void>;
+  resume(progress: Progress): Promise<void>;
+  /** Saves memory and disk of one instant in new files; the VM goes on as it was. */
+  save(target: SavedFiles, progress: Progress): Promise<SavedVm>;
+  /** Saves the VM in its own folder and ends its machine; whoever wants its guest wakes it. */
+  sleep(progress: Progress): Promise<void>;
   /** Syncs the guest's disks, lets its init shut down, then ends the VMM; a stopped VM is left as it is. */
   stop(progress: Progress, options?: StopOptions): Promise<void>;
   /** Stop and start: the guest boots anew. */
@@ -93,6 +102,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   let connection: GuestConnection | undefined;
   /** Set while a start is under way, so that stop and delete need not wait for it. */
   let starting: AbortController | undefined;
+  /** Set while it is being saved: likewise. */
+  let saving: AbortController | undefined;
   /** Set when the end of the machine was asked for: what the record then says of it. */
   let askedEnd: { reason: string | undefined } | undefined;
   /** The agent has closed its end inside the guest. */
@@ -134,7 +145,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     connection?.close(new BangerError("VM_STOPPED", `VM ${row.name} has stopped${reason ? `: ${reason}` : ""}`));
     connection = undefined;
     log.info("vm ended", { vm: row.name, reason });
-    if (row.state !== "stopped") note({ ...nothingRuns(), reason });
+    if (row.state === "asleep") note(noProcess());
+    else if (row.state !== "stopped") note({ ...nothingRuns(), reason });
   };
 
   /** Ends the VMM now; the record then says `reason`. */
@@ -195,6 +207,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     );
     watch(started);
     const guest = await greet(started, source?.origin ?? "boot", progress);
+    await source?.done?.();
     update({ startedAt: Date.now(), lastUsedAt: Date.now() });
     return guest;
   };
@@ -219,32 +232,45 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   };
 
   /** What it starts from, where it need not boot. */
-  const findSource = async (progress: Progress): Promise<Source | undefined> => {
+  const findSource = async (progress: Progress, wasAsleep: boolean): Promise<Source | undefined> => {
+    if (wasAsleep) return sleepSource(row, services);
     if (row.startedAt !== undefined || (await exists(vmFiles(row.id).disk))) return undefined;
     const template = await services.templates.find(shapeOf(row), progress);
     return template && templateSource(row.id, template, services.templates);
   };
 
-  const boot = async (progress: Progress, force: boolean) => {
+  const boot = async (progress: Progress, force: boolean, given?: Source) => {
     const host = await services.driver.host();
-    // What was set while it ran is there from this start on.
-    const { next, startedAt } = row;
+    const wasAsleep = row.state === "asleep";
+    const { startedAt } = row;
+    // What was set while it ran is there from this start on; what only slept goes on as it was.
+    const next = wasAsleep ? {} : row.next;
     const room = await admit({ ...row, ...next }, force);
     const notes = [...services.startNotes(host, next.network ?? row.network), ...room];
-    apply("start", { ...next, next: {}, reason: undefined, notes, vmm: services.driver.name, accel: host.accel });
+    apply("start", {
+      ...next,
+      next: wasAsleep ? row.next : {},
+      reason: undefined,
+      notes,
+      vmm: services.driver.name,
+      accel: host.accel,
+    });
     try {
-      await complete(await bringUpSomehow(await findSource(progress), progress), progress);
+      await complete(await bringUpSomehow(given ?? (await findSource(progress, wasAsleep)), progress), progress);
       if (startedAt === undefined && row.restored === undefined) services.templates.want(shapeOf(row));
     } catch (error) {
       const { code, message } = toBangerError(error);
       const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
       if (machine) await endMachine(machine, reason);
-      note(row.state === "stopped" ? { reason } : { ...nothingRuns(), reason });
+      const asleep = wasAsleep && (await exists(vmFiles(row.id).asleep));
+      if (asleep) note({ ...noProcess(), state: "asleep", reason });
+      else note(row.state === "stopped" ? { reason } : { ...nothingRuns(), reason });
       throw error;
     }
   };
 
-  const start = async (progress: Progress, force = false) => {
+  const start: VmActor["start"] = async (progress, force = false, source) => {
+    if (row.state === "paused") return resume(progress);
     if (row.state === "running" && machine) {
       // It may be paused for want of room on the host's disk.
       await abortable(machine.resume(), progress.signal);
@@ -254,17 +280,74 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
       if (row.state === "running") return;
       const controller = new AbortController();
       starting = controller;
-      if (removing) interruptStart("it was deleted");
+      if (removing) interrupt("it was deleted");
       try {
-        await boot({ report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) }, force);
+        await boot(
+          { report: progress.report, signal: AbortSignal.any([progress.signal, controller.signal]) },
+          force,
+          source,
+        );
       } finally {
         starting = undefined;
       }
     }, progress.signal);
   };
 
-  const interruptStart = (why: string) =>
+  const interrupt = (why: string) => {
     starting?.abort(new BangerError("CANCELLED", `the start of VM ${row.name} was cancelled: ${why}`));
+    saving?.abort(new BangerError("CANCELLED", `VM ${row.name} was not saved: ${why}`));
+  };
+
+  /** The machine of a VM that `event` may happen to. */
+  const machineFor = (event: VmEvent): Machine => {
+    nextState(row.name, row.state, event);
+    if (!machine) throw stopped(row);
+    return machine;
+  };
+
+  const pause: VmActor["pause"] = (progress) =>
+    lifecycle.run(async () => {
+      if (row.state === "paused") return;
+      await abortable(machineFor("pause").pause(), progress.signal);
+      apply("pause");
+    }, progress.signal);
+
+  const resume: VmActor["resume"] = (progress) =>
+    lifecycle.run(async () => {
+      if (row.state === "running") return;
+      await abortable(machineFor("resume").resume(), progress.signal);
+      apply("resume");
+    }, progress.signal);
+
+  /** Saves under the lock, but so that whoever ends the VM need not wait for it. */
+  const saveUnder = <T>(progress: Progress, work: (running: Machine, progress: Progress) => Promise<T>): Promise<T> =>
+    lifecycle.run(async () => {
+      const running = machineFor("sleep");
+      const controller = new AbortController();
+      saving = controller;
+      try {
+        const signal = AbortSignal.any([progress.signal, controller.signal]);
+        return await work(running, { report: progress.report, signal });
+      } finally {
+        saving = undefined;
+      }
+    }, progress.signal);
+
+  const save: VmActor["save"] = (target, progress) =>
+    saveUnder(progress, (running, limited) =>
+      saveVm(row, running, services, { target, disk: true, goOn: true }, limited),
+    );
+
+  const sleep: VmActor["sleep"] = async (progress) => {
+    if (row.state === "asleep") return;
+    await saveUnder(progress, async (running, limited) => {
+      // If it cannot be woken one day it boots from its disk: nothing that was written is then lost.
+      if (connection && row.state === "running") await callGuest(connection, { op: "sync" }, limited);
+      await putToSleep(row, running, services, limited);
+      apply("sleep", { reason: undefined });
+      await endMachine(running, "it went to sleep");
+    });
+  };
 
   const shutDown = async (running: Machine, progress: Progress, { limit = STOP_LIMIT, reason }: StopOptions = {}) => {
     askedEnd = { reason };
@@ -294,10 +377,13 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
 
   const stop = async (progress: Progress, options: StopOptions = {}) => {
     // One that runs and is only being taken up is waited for: its disks are to be synced.
-    if (row.state !== "running" && !options.onlyIf) interruptStart("it was stopped");
+    if (row.state !== "running" && !options.onlyIf) interrupt("it was stopped");
+    else saving?.abort(new BangerError("CANCELLED", `VM ${row.name} was not saved: it was stopped`));
     const stopped = lifecycle.run(async () => {
       const running = machine;
       if (row.state === "stopped" || !running || options.onlyIf?.() === false) return;
+      // A guest that stands still cannot shut down.
+      if (row.state === "paused") await running.resume();
       if (row.state !== "stopping") apply("stop");
       // A guest that has begun to shut down cannot be called back: whoever gives up waiting leaves a VM that will have stopped.
       await shutDown(running, { ...progress, signal: unattended.signal }, options);
@@ -351,7 +437,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   };
 
   const kill = async (signal: NodeJS.Signals) => {
-    interruptStart("it was killed");
+    interrupt("it was killed");
     const running = machine;
     if (!running) return;
     if (signal === "SIGKILL") await endMachine(running, "killed");
@@ -361,7 +447,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   const remove = async (progress: Progress, onlyIfStopped = false) => {
     if (onlyIfStopped) nextState(row.name, row.state, "delete");
     else removing = true;
-    interruptStart("it was deleted");
+    interrupt("it was deleted");
     if (machine) await endMachine(machine, undefined);
     await lifecycle.run(async () => {
       // What was waiting for its turn has come first.
@@ -394,11 +480,9 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   const guest = async (progress: Progress): Promise<GuestConnection> => {
     // A start or an adoption under way is waited for; its own error goes to whoever asked for it.
     if (starting) await lifecycle.run(async () => undefined, progress.signal);
-    if (row.state !== "running" || !machine) {
-      throw new BangerError("VM_STOPPED", `VM ${row.name} is ${row.state}${row.reason ? `: ${row.reason}` : ""}`, {
-        hint: `start it with: banger vm start ${row.name}`,
-      });
-    }
+    // Whoever wakes it may give up waiting; the VM wakes all the same.
+    if (row.state === "asleep") await abortable(start({ ...unattended, report: progress.report }), progress.signal);
+    if (row.state !== "running" || !machine) throw stopped(row);
     return connection ?? (await greetAgain(progress));
   };
 
@@ -415,7 +499,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     await removeHalfDisk(row.id);
     const died = restarted ? "the host was restarted" : "it ended while no daemon was running";
     const reason = row.state === "stopping" ? undefined : died;
-    note({ ...nothingRuns(), reason });
+    note(row.state === "asleep" ? noProcess() : { ...nothingRuns(), reason });
     return undefined;
   };
 
@@ -425,7 +509,12 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     // Whoever ran it went away with the earlier daemon.
     if (row.ephemeral) return endMachine(found, undefined);
     if (row.state === "stopping") return shutDown(found, progress);
+    if (row.state === "asleep") return endMachine(found, "it went to sleep");
+    if (row.state === "paused") return;
     try {
+      // A daemon that died while it saved the VM has left it standing still.
+      await rm(vmFiles(row.id).asleep, { recursive: true, force: true });
+      if (row.state === "running") await found.resume();
       const limit = row.state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
       const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
       using limited = withDeadline(progress, limit, late);
@@ -444,10 +533,10 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   const adopt = (progress: Progress): Promise<void> => {
     const known = Promise.withResolvers<void>();
     const adopted = lifecycle.run(async () => {
-      if (row.state === "stopped") return;
+      if (row.state === "stopped" || (row.state === "asleep" && row.pid === undefined)) return;
       const controller = new AbortController();
       starting = controller;
-      if (removing) interruptStart("it was deleted");
+      if (removing) interrupt("it was deleted");
       try {
         const found = await findMachine();
         if (found) watch(found);
@@ -465,7 +554,24 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   };
 
   const detach = () => machine?.detach();
-  return { row: () => row, start, stop, restart, set, use, idleSince, kill, remove, guest, adopt, detach };
+  return {
+    row: () => row,
+    start,
+    stop,
+    restart,
+    pause,
+    resume,
+    save,
+    sleep,
+    set,
+    use,
+    idleSince,
+    kill,
+    remove,
+    guest,
+    adopt,
+    detach,
+  };
 };
 
 const agentLost = (name: string, why = "", cause?: unknown) =>
@@ -477,14 +583,14 @@ const agentLost = (name: string, why = "", cause?: unknown) =>
 const originOf = (restored: RestoredFrom | undefined): GuestOrigin =>
   restored === undefined ? "boot" : restored === "sleep" ? "wake" : "clone";
 
+const stopped = ({ name, state, reason }: VmRow) =>
+  new BangerError("VM_STOPPED", `VM ${name} is ${state}${reason ? `: ${reason}` : ""}`, {
+    hint: state === "paused" ? `let it go on: banger vm resume ${name}` : `start it with: banger vm start ${name}`,
+  });
+
+const noProcess = () => ({ pid: undefined, pidStart: undefined, helpers: [], stoppedAt: Date.now() });
 /** Of a VM whose machine is gone. */
-const nothingRuns = () => ({
-  state: "stopped" as const,
-  pid: undefined,
-  pidStart: undefined,
-  helpers: [],
-  stoppedAt: Date.now(),
-});
+const nothingRuns = () => ({ ...noProcess(), state: "stopped" as const });
 
 /** For work that nobody waits for. */
 export const unattended: Progress = silentProgress();

@@ -104,7 +104,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         const room = await hostRoom(roots().state);
         const others = [...actors.values()].map((other) => other.row()).filter((other) => other.id !== id);
         const promised = others
-          .filter(({ state }) => state !== "stopped")
+          .filter(({ state }) => state !== "stopped" && state !== "asleep")
           .reduce((sum, other) => sum + other.memory, 0);
         return checkMemory(memory, promised, room, force);
       },

@@ -11,8 +11,16 @@ const expected: Record<string, string> = {
   "starting ready": "running",
   "starting stop": "stopping",
   "starting ended": "stopped",
+  "running pause": "paused",
+  "running sleep": "asleep",
   "running stop": "stopping",
   "running ended": "stopped",
+  "paused resume": "running",
+  "paused sleep": "asleep",
+  "paused stop": "stopping",
+  "paused ended": "stopped",
+  "asleep start": "starting",
+  "asleep delete": "gone",
   "stopping ended": "stopped",
 };
 

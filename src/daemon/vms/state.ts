@@ -2,15 +2,18 @@
 import { BangerError } from "../../contract/errors.ts";
 import type { VmState } from "../../contract/vms.ts";
 
-export const vmEvents = ["start", "ready", "stop", "ended", "delete"] as const;
-/** `start`, `stop` and `delete` are asked for; `ready` (the guest answers) and `ended` (its VMM is gone) happen. */
+export const vmEvents = ["start", "ready", "pause", "resume", "sleep", "stop", "ended", "delete"] as const;
+/** `ready` (the guest answers) and `ended` (its VMM is gone) happen; all others are asked for. */
 export type VmEvent = (typeof vmEvents)[number];
 
 export const transitions: Record<VmState, Partial<Record<VmEvent, VmState | "gone">>> = {
   stopped: { start: "starting", delete: "gone" },
   starting: { ready: "running", stop: "stopping", ended: "stopped" },
-  running: { stop: "stopping", ended: "stopped" },
+  running: { pause: "paused", sleep: "asleep", stop: "stopping", ended: "stopped" },
+  paused: { resume: "running", sleep: "asleep", stop: "stopping", ended: "stopped" },
   stopping: { ended: "stopped" },
+  // Its memory is a file: no machine of it can end.
+  asleep: { start: "starting", delete: "gone" },
 };
 
 /**

@@ -1,0 +1,35 @@
+/** Snapshots as the API speaks of them. Sizes are bytes, times milliseconds since 1970. */
+import * as z from "zod/mini";
+import { vmSchema } from "./vms.ts";
+
+export const snapshotInfoSchema = z.object({
+  name: z.string(),
+  /** Name of the VM it was taken of. */
+  vm: z.string(),
+  image: z.string(),
+  kernel: z.string(),
+  vcpu: z.number(),
+  memory: z.number(),
+  diskSize: z.number(),
+  network: z.string(),
+  vmm: z.string(),
+  diskUsed: z.number(),
+  createdAt: z.number(),
+});
+export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
+
+export const snapshotRequestSchema = z.strictObject({ name: z.optional(z.string()) });
+
+/** `pause`: how long the VM stood still, in ms. */
+export const snapshotResultSchema = z.object({ snapshot: snapshotInfoSchema, pause: z.number() });
+
+/** Absent name: one is made up. */
+export const restoreRequestSchema = z.strictObject({ name: z.optional(z.string()) });
+
+export const MAX_FORKS = 1000;
+export const forkRequestSchema = z.strictObject({
+  count: z.number().check(z.int(), z.positive(), z.maximum(MAX_FORKS)),
+  /** The forks are called PREFIX-1, PREFIX-2, …; default: the VM's name. */
+  prefix: z.optional(z.string()),
+});
+export const forkResultSchema = z.object({ vms: z.array(vmSchema), pause: z.number() });

@@ -1,0 +1,150 @@
+/** Snapshots: VMs saved under a name, and VMs that go on from them. A fork is a snapshot that nobody keeps. */
+import { BangerError, nearest } from "../../contract/errors.ts";
+import { checkName, isName } from "../../contract/names.ts";
+import type { Progress } from "../../contract/progress.ts";
+import type { SnapshotInfo } from "../../contract/snapshots.ts";
+import { bytesOnDisk, exists } from "../../host/files.ts";
+import { type SavedFiles, savedFiles, snapshotFiles, snapshotsFolder } from "../../host/paths.ts";
+import { installedNames, publish, unpublish } from "../artifacts/published.ts";
+import { stagingTree } from "../artifacts/staging.ts";
+import { readSaved, SAVED_MODE, type SavedManifest } from "../saved/saved.ts";
+import { unattended, type VmActor } from "../vms/actor.ts";
+import type { GuestServices } from "../vms/boot.ts";
+import type { VmService } from "../vms/service.ts";
+import { snapshotSource } from "../vms/source.ts";
+
+export type SnapshotService = {
+  /**
+   * Saves a VM, which goes on.
+   * @param name undefined: the VM's name and a number
+   * @throws SNAPSHOT_NAME_TAKEN, VM_WRONG_STATE, DISK_FULL
+   */
+  take(
+    actor: VmActor,
+    name: string | undefined,
+    progress: Progress,
+  ): Promise<{ snapshot: SnapshotInfo; pause: number }>;
+  /** A new VM that goes on from it; when it cannot be started nothing of it is left. */
+  restore(name: string, vmName: string | undefined, progress: Progress): Promise<VmActor>;
+  /** New VMs that go on from this one as it is now; all of them, or none. */
+  fork(
+    actor: VmActor,
+    request: { count: number; prefix?: string | undefined },
+    progress: Progress,
+  ): Promise<{ actors: VmActor[]; pause: number }>;
+  list(): Promise<SnapshotInfo[]>;
+  /** @throws SNAPSHOT_NOT_FOUND */
+  show(name: string): Promise<SnapshotInfo>;
+  /** VMs that were restored from it go on. */
+  delete(name: string): Promise<void>;
+};
+
+export const snapshotService = (vms: VmService, services: GuestServices): SnapshotService => {
+  const find = async (name: string): Promise<{ files: SavedFiles; manifest: SavedManifest }> => {
+    const files = snapshotFiles(name);
+    const manifest = isName(name) ? await readSaved(files) : undefined;
+    if (manifest) return { files, manifest };
+    const near = nearest(name, await installedNames(snapshotsFolder()));
+    throw new BangerError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${JSON.stringify(name)}`, {
+      hint: near ? `did you mean ${near}? See all with: banger snapshot list` : "see all with: banger snapshot list",
+    });
+  };
+
+  const show = async (name: string): Promise<SnapshotInfo> => {
+    const { files, manifest } = await find(name);
+    return await infoOf(name, files, manifest);
+  };
+
+  const freeName = async (base: string): Promise<string> => {
+    for (let number = 1; ; number++) {
+      const suffix = `-${number}`;
+      const name = `${base.slice(0, 63 - suffix.length)}${suffix}`;
+      if (!(await exists(snapshotFiles(name).folder))) return name;
+    }
+  };
+
+  const taken = (name: string) =>
+    new BangerError("SNAPSHOT_NAME_TAKEN", `there is a snapshot named ${name} already`, {
+      hint: `choose another name, or delete it: banger snapshot delete ${name}`,
+    });
+
+  /** Makes and starts a VM from a saved one. */
+  const goOn = async (
+    files: SavedFiles,
+    manifest: SavedManifest,
+    name: string | undefined,
+    progress: Progress,
+  ): Promise<VmActor> => {
+    const { shape, vm } = manifest;
+    const created = await vms.create({ ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {} }, progress);
+    try {
+      await created.start(progress, false, snapshotSource(created.row(), files, manifest, services));
+      return created;
+    } catch (error) {
+      // Never under the signal that brought us here.
+      await created.remove(unattended);
+      throw error;
+    }
+  };
+
+  return {
+    take: async (actor, wanted, progress) => {
+      if (wanted !== undefined) checkName(wanted, "snapshot name");
+      const name = wanted ?? (await freeName(actor.row().name));
+      if (await exists(snapshotFiles(name).folder)) throw taken(name);
+      await using staging = await stagingTree("snapshot");
+      const { manifest, pause } = await actor.save(savedFiles(staging.path), progress);
+      // Another may have taken the name meanwhile.
+      if (await exists(snapshotFiles(name).folder)) throw taken(name);
+      await publish(staging.path, snapshotFiles(name).folder, SAVED_MODE);
+      return { snapshot: await infoOf(name, snapshotFiles(name), manifest), pause };
+    },
+    restore: async (name, vmName, progress) => {
+      const { files, manifest } = await find(name);
+      return await goOn(files, manifest, vmName, progress);
+    },
+    fork: async (actor, { count, prefix = actor.row().name }, progress) => {
+      const names = freeNames(prefix, count, new Set(vms.list().map(({ name }) => name)));
+      for (const name of names) checkName(name, "VM name");
+      await using staging = await stagingTree("fork");
+      const saved = savedFiles(staging.path);
+      const { manifest, pause } = await actor.save(saved, progress);
+      const started = await Promise.allSettled(names.map((name) => goOn(saved, manifest, name, progress)));
+      const actors = started.filter((one) => one.status === "fulfilled").map(({ value }) => value);
+      const failed = started.find((one) => one.status === "rejected");
+      if (!failed) return { actors, pause };
+      await Promise.all(actors.map((one) => one.remove(unattended)));
+      throw failed.reason;
+    },
+    list: async () => {
+      const names = await installedNames(snapshotsFolder());
+      const found = await Promise.all(
+        names.map((name) =>
+          show(name).catch((error: unknown) => services.log.warn("snapshot is damaged", { name, error })),
+        ),
+      );
+      return found.filter((info) => info !== undefined);
+    },
+    show,
+    delete: async (name) => {
+      // One that is damaged can be deleted too.
+      if (!isName(name) || !(await exists(snapshotFiles(name).folder))) await find(name);
+      await unpublish(snapshotFiles(name).folder);
+    },
+  };
+};
+
+/** PREFIX-1, PREFIX-2 and so on, without those that are taken. */
+const freeNames = (prefix: string, count: number, used: ReadonlySet<string>): string[] => {
+  const names: string[] = [];
+  for (let number = 1; names.length < count; number++) {
+    const name = `${prefix}-${number}`;
+    if (!used.has(name)) names.push(name);
+  }
+  return names;
+};
+
+const infoOf = async (name: string, files: SavedFiles, { shape, vm, vmm, createdAt }: SavedManifest) => {
+  const sizes = await Promise.all([files.state, files.memory, files.disk].map(bytesOnDisk));
+  return { name, vm: vm?.name ?? "", ...shape, vmm, diskUsed: sizes.reduce((sum, size) => sum + size, 0), createdAt };
+};
