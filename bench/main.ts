@@ -1,7 +1,7 @@
 /**
  * Measures every figure that the README claims, each against its baseline in the same run, and writes docs/benchmarks.md.
  *
- *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy convert idle completion many stop (and nothing is written)
+ *   node bench/main.ts [NAME…]     only these: start-up cold-start exec copy convert idle completion many stop small-kernel (and nothing is written)
  */
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
@@ -17,6 +17,7 @@ import { execLatency } from "./exec.ts";
 import { idleDaemon } from "./idle.ts";
 import { manyVms } from "./many.ts";
 import { type Figure, round } from "./measure.ts";
+import { smallKernel } from "./small-kernel.ts";
 import { startUp } from "./start-up.ts";
 import { stopTime } from "./stop.ts";
 
@@ -30,6 +31,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   completion,
   many: manyVms,
   stop: stopTime,
+  "small-kernel": smallKernel,
 };
 
 const row = ({ what, value, unit, n, spread, baseline, limit, holds }: Figure): string => {

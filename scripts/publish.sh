@@ -16,9 +16,11 @@ publish() {
   if [ -z "$name" ] || [ -z "$folder" ]; then
     publish_fail "a name and a folder are needed (see --help)" 2
   fi
-  local banger
+  # Not local: the clean-up at the end needs it.
   banger=${BANGER:-$(cd "$(dirname "$0")/.." && pwd)/build/bin/banger}
   [ -x "$banger" ] || publish_fail "there is no $banger: run make build"
+  # Asked without --json: what is wrong with the name is said to a person.
+  "$banger" "$kind" show "$name" > /dev/null
   mkdir -p "$folder"
 
   local exported digest

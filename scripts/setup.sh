@@ -33,8 +33,6 @@ needed=(
   mkfs.ext4 e2fsprogs
   newuidmap uidmap
   modprobe kmod
-  xz xz-utils
-  zstd zstd
   ssh openssh-client
   git git
   make make
@@ -43,7 +41,7 @@ needed=(
   npm npm
 )
 if [[ $purpose == test ]]; then
-  needed+=(rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish systemd-analyze systemd
+  needed+=(xz xz-utils zstd zstd rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish systemd-analyze systemd
     skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl)
 fi
 

@@ -178,8 +178,8 @@ export type BundleContent = {
   path: string;
 };
 
-/** Compression that takes some minutes for an image, and is done once. */
-const LEVEL = 10;
+/** Of zstd: higher ones take several times as long and save a few percent. */
+const LEVEL = 6;
 
 /**
  * Packs files, in the order given. The same files give the same bundle.
