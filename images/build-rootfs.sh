@@ -6,7 +6,7 @@
 #
 #   WORK    staging folder with: packages (one per line, to install), archives (paths of .deb files), dpkg-options,
 #           build.sources (apt sources of the build), image.sources (those the image keeps), image.apt.conf (may be empty),
-#           uuid. Gets: rootfs.ext4 and installed (name and version per line)
+#           uuid, extra (files to be copied into the root, may be missing). Gets: rootfs.ext4 and installed (name and version per line)
 #   RECIPE  folder of the recipe; its customize.sh, if any, is run with the root folder and the recipe's folder
 #   LISTS   apt's package lists, already verified
 #   SUITE   code name of the release
@@ -28,6 +28,8 @@ fi
 # What every image has in common, whatever its recipe.
 if [ "$1" = "--finish" ]; then
   work=$2 recipe=$3 root=$4
+  # Programs from elsewhere (src/daemon/images/npm-packages.ts), whose digests have been checked.
+  [ ! -d "$work/extra" ] || (cd "$work/extra" && find . -type f -exec install -D -m 0755 '{}' "$root/{}" ';')
   [ ! -e "$recipe/customize.sh" ] || sh "$recipe/customize.sh" "$root" "$recipe"
   # The host's, copied for the time of the build; the agent writes the VM's own.
   rm -f "$root/etc/resolv.conf" "$root/etc/hostname"

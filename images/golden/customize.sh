@@ -14,6 +14,10 @@ rm -f "$root"/etc/ssh/ssh_host_*_key "$root"/etc/ssh/ssh_host_*_key.pub
 # No password is right, and no key is known until the agent brings one.
 sed -i 's/^root:[^:]*:/root:*:/' "$root/etc/shadow"
 
+# Programs of other places ask for en_US; more can be had with locale-gen.
+echo 'en_US.UTF-8 UTF-8' >"$root/etc/locale.gen"
+chroot "$root" locale-gen >/dev/null
+
 unit() {
   verb=$1
   shift

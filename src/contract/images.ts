@@ -114,6 +114,19 @@ export const recipeSchema = z.strictObject({
   suite: z.string(),
   /** Besides Debian's essential packages and apt. */
   packages: z.array(z.string().check(z.regex(/^[a-z0-9][a-z0-9+.-]+$/))),
+  /** Programs that Debian has not: files of npm packages, each with its place in the image. */
+  npm: z.optional(
+    z.array(
+      z.strictObject({
+        name: z.string().check(z.regex(/^(?:@[a-z0-9-]+\/)?[a-z0-9-]+$/)),
+        version: z.string().check(z.regex(/^[0-9][0-9A-Za-z.-]*$/)),
+        /** Of the package's archive, as npm writes it. */
+        integrity: z.string().check(z.regex(/^sha512-[A-Za-z0-9+/]{86}==$/)),
+        /** Path in the package -> path in the image, without a slash in front; executable there. */
+        files: z.record(z.string(), z.string().check(z.regex(/^[a-z0-9]+(?:\/[A-Za-z0-9_-]+)+$/))),
+      }),
+    ),
+  ),
   /** dpkg options of the image, kept in it: which paths are left out. */
   dpkgOptions: z.array(z.string()),
   init: z.nullable(z.string()),

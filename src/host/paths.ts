@@ -141,6 +141,9 @@ export const initramfsFile = (key: string) => join(roots().cache, "initramfs", `
 /** Half-made things. On the same file system as what they become, and free to be deleted at any daemon start. */
 export const stagingFolder = () => join(roots().state, "staging");
 
+/** Packages of npm that go into images, each under its digest. */
+export const npmPackageFile = (digest: string) => join(roots().cache, "npm", `${digest}.tgz`);
+
 /** Bundles on their way here, each under its sha256; one that broke off is gone on with. */
 export const downloadsFolder = () => join(roots().cache, "downloads");
 

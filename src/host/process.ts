@@ -51,8 +51,8 @@ const packageOf: Record<string, string> = {
   ssh: "openssh-client",
   "ssh-keygen": "openssh-client",
   tar: "tar",
-  xz: "xz-utils",
   gpgv: "gpgv",
+  npm: "npm",
 };
 
 export const toolMissing = (program: string, cause?: unknown): BangerError => {

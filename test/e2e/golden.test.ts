@@ -1,10 +1,12 @@
 /** The golden image as a developer meets it: a whole Debian with tools and Docker, and what happens when its guts fail. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import type { Vm } from "../../src/contract/vms.ts";
+import { dockerArchive } from "../support/docker-archive.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
 import { folderHolds, processEnds } from "../support/wait.ts";
@@ -46,7 +48,7 @@ test("systemd is up, and no unit has failed", async () => {
 
 test("the tools that a developer expects are there", async () => {
   const tools =
-    "bash git curl wget jq tmux sudo python3 gcc g++ make less vim vi nano file lsof rg rsync ssh scp sftp sshd ip ss ping nc ps top free pgrep kill strace-not".split(
+    "bash git curl wget jq tmux sudo python3 gcc g++ make less vim vi nano file lsof rg rsync ssh scp sftp sshd ip ss ping nc ps top htop free pgrep kill killall mise docker dockerd containerd nft iptables systemctl journalctl udevadm locale-gen zip unzip xz zstd modprobe strace-not".split(
       " ",
     );
   const found = await inGuest(`for tool in ${tools.join(" ")}; do command -v $tool >/dev/null || echo $tool; done`);
@@ -54,6 +56,37 @@ test("the tools that a developer expects are there", async () => {
   await inGuest(
     "sudo -n true; git --version; python3 -m venv --help >/dev/null; update-ca-certificates --help >/dev/null",
   );
+});
+
+test("mise is what the recipe says, finds its tools on every path, and works without a network", async () => {
+  const { npm }: { npm: { version: string }[] } = JSON.parse(
+    await readFile(join(import.meta.dirname, "../../images/golden/recipe.json"), "utf8"),
+  );
+  assert.match(
+    await inGuest("mise --version"),
+    new RegExp(`^${npm[0]?.version.replaceAll(".", "\\.")} linux-x64`, "m"),
+  );
+  await inGuest(`mkdir -p /srv/pinned ~/.local/share/mise/shims && cd /srv/pinned
+    printf '[env]\\nPINNED = "yes"\\n[tasks.hello]\\nrun = "echo hello $PINNED"\\n' >mise.toml
+    mise trust --quiet
+    printf '#!/bin/sh\\necho shim\\n' >~/.local/share/mise/shims/some-tool && chmod +x ~/.local/share/mise/shims/some-tool`);
+  assert.match(await inGuest("cd /srv/pinned && mise run --quiet hello"), /hello yes/);
+  assert.equal(await inGuest("some-tool; bash -lc some-tool"), "shim\nshim\n");
+});
+
+test("nftables filters and counts, by its own program and through iptables", async () => {
+  await inGuest(`nft add table inet box
+    nft 'add chain inet box out { type filter hook output priority 0; }'
+    nft 'add rule inet box out ip daddr 127.0.0.7 counter reject'
+    iptables -A OUTPUT -d 127.0.0.8 -m comment --comment test -j REJECT`);
+  await inGuest("! ping -c 1 -W 2 127.0.0.7 >/dev/null && ! ping -c 1 -W 2 127.0.0.8 >/dev/null");
+  assert.match(await inGuest("nft list ruleset"), /counter packets [1-9]/);
+  await inGuest("nft delete table inet box; iptables -F OUTPUT");
+});
+
+test("the other locale that programs ask for is there", async () => {
+  assert.equal(await inGuest("LC_ALL=en_US.UTF-8 locale charmap 2>&1"), "UTF-8\n");
+  assert.equal(await inGuest("LC_ALL=en_US.UTF-8 python3 -c 'print(chr(233))' 2>&1"), "é\n");
 });
 
 test("commands and shells run in a UTF-8 locale, in root's home, under the VM's own name", async () => {
@@ -105,6 +138,13 @@ test("Docker starts with its first use, on the VM's own disk, and runs an image 
     await inGuest("docker run --rm --network none hello:1 docker || echo status $?"),
     "hello docker\nstatus 1\n",
   );
+  // An image from a file, as `docker save` writes one: made by hand, so that nothing of Docker's own is in it.
+  await banger("vm", "cp", "dev:/srv/hello/hello", host.env.HOME);
+  const archive = join(host.env.HOME, "image.tar");
+  await writeFile(archive, dockerArchive("by-hand:1", "/bin/hello", await readFile(join(host.env.HOME, "hello"))));
+  await banger("vm", "cp", archive, "dev:/root/image.tar");
+  assert.match(await inGuest("docker load -i /root/image.tar"), /Loaded image: by-hand:1/);
+  assert.equal(await inGuest("docker run --rm by-hand:1"), "hello world\n");
   assert.equal(await inGuest("systemctl --failed --plain --no-legend"), "");
 });
 

@@ -11,6 +11,7 @@ import { bytesOnDisk, exists } from "../../host/files.ts";
 import { rootNamespace } from "../../host/namespace.ts";
 import { runTool } from "../../host/process.ts";
 import { isDiskFull, nameDiskFull } from "../../host/tool-errors.ts";
+import { addNpmPackages } from "./npm-packages.ts";
 import { type LoadedRecipe, loadRecipe, uuidOf } from "./recipe.ts";
 
 export type ImageBuild = {
@@ -46,6 +47,7 @@ export const buildDebianImage = async (build: ImageBuild): Promise<void> => {
   const archives = await archive.download(plan, progress);
 
   await writeInputs(folder, recipe, archive, archives);
+  await addNpmPackages(recipe.npm ?? [], join(folder, "extra"), progress);
   const watcher = stageWatcher(progress, plan.length, join(folder, "rootfs.ext4"));
   try {
     await runTool({
@@ -81,6 +83,7 @@ const INPUTS = [
   "image.apt.conf",
   "uuid",
   "installed",
+  "extra",
 ];
 
 const writeInputs = async (
@@ -176,6 +179,6 @@ const writeManifest = async (
       }),
     createdAt: Date.now(),
   };
-  for (const name of INPUTS) await rm(join(folder, name), { force: true });
+  for (const name of INPUTS) await rm(join(folder, name), { recursive: true, force: true });
   await writeFile(join(folder, "manifest.json"), `${JSON.stringify(manifest, undefined, 2)}\n`);
 };
