@@ -17,14 +17,14 @@ export const groupExamples: Record<string, readonly (readonly [command: string, 
     ["banger vm exec box -- make test", "a command in it"],
     ["banger vm delete box", "it and its disk are gone"],
   ],
-  image: [
-    ["banger image list --available", "what can be pulled"],
-    ["banger image pull debian-bookworm-slim", "fetch or build one"],
-  ],
   snapshot: [
     ["banger vm snapshot box --as ready", "save a VM that runs"],
     ["banger snapshot list", "what is there"],
     ["banger vm restore ready", "a new VM that goes on from it"],
+  ],
+  image: [
+    ["banger image list --available", "what can be pulled"],
+    ["banger image pull debian-bookworm-slim", "fetch or build one"],
   ],
   kernel: [["banger kernel list", "what VMs can boot"]],
   daemon: [
