@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import { checkName } from "../../contract/names.ts";
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { modulesFlag } from "../flags/modules.ts";
@@ -19,6 +20,7 @@ looked for in lib/modules/RELEASE. A kernel without modules must have virtio, ex
     ["banger kernel import host /boot/vmlinuz-$(uname -r) --modules /lib/modules", "this machine's own"],
   ],
   run: async ({ args: [name = "", path = ""], values }) => {
+    checkName(name, "kernel name");
     using client = openClient();
     const kernel = await runOperation(
       client,

@@ -66,6 +66,7 @@ const packed = async () => {
 test("what was packed comes out again, sparse, by file and by HTTP, and tar reads it too", async () => {
   const bundle = await packed();
   assert.match(bundle.path, /image-[0-9a-f]{64}\.tar\.zst$/);
+  assert.equal((await stat(bundle.path)).mode & 0o777, 0o644);
   assert.equal(bundle.sha256, sha256(await readFile(bundle.path)));
   assert.equal((await packed()).sha256, bundle.sha256, "the same files give the same bundle");
   const { stdout } = await runTool({ argv: ["tar", "--zstd", "-tvf", bundle.path] });

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { constants, createZstdCompress, createZstdDecompress } from "node:zlib";
@@ -224,6 +224,8 @@ export const packBundle = async (
     const sha256 = await sha256OfFile(staged, progress.signal);
     const path = join(folder, `${name}-${sha256}.tar.zst`);
     const { size } = await stat(staged);
+    // For others to fetch, whatever the daemon's umask.
+    await chmod(staged, 0o644);
     await rename(staged, path);
     return { path, sha256, size, unpacked };
   } catch (error) {
