@@ -194,7 +194,7 @@ test("a guest whose connection broke is greeted again by the next who asks for i
       void nextFrame(guest, frameType.sync).then((sync) => guest.socket.write(guest.hello(sync)));
       return guest.channel;
     };
-    const actor = actorOf({ ...machine, openAgentChannel: open });
+    const actor = actorOf({ ...machine, openAgentChannel: open, resume: async () => undefined });
     await actor.adopt(unattended);
     const first = await actor.guest(unattended);
     const body = encodeJson({ event: "protocol_error", message: "not a frame" });

@@ -514,10 +514,11 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     try {
       // A daemon that died while it saved the VM has left it standing still.
       await rm(vmFiles(row.id).asleep, { recursive: true, force: true });
-      if (row.state === "running") await found.resume();
       const limit = row.state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
       const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
       using limited = withDeadline(progress, limit, late);
+      // A QEMU that stands still itself does not answer either.
+      if (row.state === "running") await abortable(found.resume(), limited.signal);
       // A guest that was being started may not know yet who it is.
       const origin = row.state !== "starting" ? "known" : originOf(row.restored);
       const guest = await greet(found, origin, limited);
