@@ -7,7 +7,7 @@ import type { Host } from "../test/support/host.ts";
 import { type Figure, median, round, spreadOf, timed } from "./measure.ts";
 
 const run = promisify(execFile);
-const yardstick = join(import.meta.dirname, "..", "..", "shared", "baseline", "bare_vmm.py");
+export const yardstick = join(import.meta.dirname, "..", "..", "shared", "baseline", "bare_vmm.py");
 const image = "debian-bookworm-slim";
 /** The yardstick boots 3 times a call. */
 const COLD_PER_CALL = 3;
@@ -31,7 +31,7 @@ const yardstickOrder = [
  * The kernel's boot modules under the yardstick's names, in the order this kernel needs. (Since some 6.1 update virtio.ko needs virtio_ring.ko, and
  * the yardstick loads them the other way round; a module is what is in the file, whatever its name.)
  */
-const modulesForYardstick = async (kernel: string, folder: string): Promise<string> => {
+export const modulesForYardstick = async (kernel: string, folder: string): Promise<string> => {
   const order = (await readFile(join(kernel, "boot-modules", "order"), "utf8")).trim().split("\n");
   if (order.length !== yardstickOrder.length)
     throw new Error(`the yardstick loads ${yardstickOrder.length} modules, this kernel needs ${order.length}`);

@@ -1,6 +1,6 @@
 //! Host name, /etc/hosts and /etc/resolv.conf.
 
-use super::replace;
+use super::put;
 use crate::failure::{Failure, on};
 use crate::ops::request::Host;
 use crate::sys::check;
@@ -18,7 +18,7 @@ pub fn set_hostname(name: &str) -> Result<(), Failure> {
     }
     // SAFETY: pointer and length are those of a live string.
     check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map_err(on("sethostname"))?;
-    replace(Path::new("/etc/hostname"), format!("{name}\n").as_bytes(), 0o644).map_err(on("/etc/hostname"))
+    put(Path::new("/etc/hostname"), format!("{name}\n").as_bytes(), 0o644).map_err(on("/etc/hostname"))
 }
 
 /// Brings /etc/hosts up to date. What is not given (`None`) stays as it was configured before.
@@ -31,7 +31,7 @@ pub fn set_hosts(hostname: Option<&str>, hosts: Option<&[Host]>) -> Result<(), F
     }
     let path = Path::new("/etc/hosts");
     let now = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    replace(path, render(&now, hostname, hosts).as_bytes(), 0o644).map_err(on("/etc/hosts"))
+    put(path, render(&now, hostname, hosts).as_bytes(), 0o644).map_err(on("/etc/hosts"))
 }
 
 fn render(now: &str, hostname: Option<&str>, hosts: Option<&[Host]>) -> String {
@@ -73,7 +73,7 @@ pub fn set_resolvers(servers: &[String]) -> Result<(), Failure> {
         return Err(Failure::new("EINVAL", format!("dns: {wrong:?} is not an IP address")));
     }
     let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    replace(Path::new("/etc/resolv.conf"), lines.as_bytes(), 0o644).map_err(on("/etc/resolv.conf"))
+    put(Path::new("/etc/resolv.conf"), lines.as_bytes(), 0o644).map_err(on("/etc/resolv.conf"))
 }
 
 #[cfg(test)]

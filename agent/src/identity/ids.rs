@@ -1,9 +1,9 @@
 //! Machine id and boot id.
 
-use super::replace;
+use super::put;
 use crate::boot::mounts::mount;
 use crate::failure::{Failure, on};
-use crate::sys::{check, cstring};
+use crate::sys::cstring;
 use std::path::Path;
 
 const KERNEL_BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -20,7 +20,7 @@ pub fn set_machine_id(id: &str) -> Result<(), Failure> {
     let target = cstring("/etc/machine-id")?;
     // SAFETY: the path is NUL-terminated. No mount there is the usual case.
     unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-    replace(path, format!("{id}\n").as_bytes(), 0o444).map_err(on("/etc/machine-id"))
+    put(path, format!("{id}\n").as_bytes(), 0o444).map_err(on("/etc/machine-id"))
 }
 
 /// Gives a restored guest a boot id of its own. The kernel's cannot be set, so a file is mounted over it.
@@ -31,11 +31,10 @@ pub fn set_boot_id(id: &str) -> Result<(), Failure> {
     if id.len() != 36 || !id.bytes().enumerate().all(shape) {
         return Err(Failure::new("EINVAL", "boot_id is not a UUID"));
     }
-    let target = cstring(KERNEL_BOOT_ID)?;
-    // SAFETY: the path is NUL-terminated. Takes away the file of an earlier restore, if there is one.
-    if check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).is_err() {
-        // Nothing mounted there yet.
+    put(Path::new(OUR_BOOT_ID), format!("{id}\n").as_bytes(), 0o444).map_err(on(OUR_BOOT_ID))?;
+    // What was mounted for an earlier restore, or for the template, shows the new contents.
+    if std::fs::read_to_string(KERNEL_BOOT_ID).is_ok_and(|text| text.trim_end() == id) {
+        return Ok(());
     }
-    replace(Path::new(OUR_BOOT_ID), format!("{id}\n").as_bytes(), 0o444).map_err(on(OUR_BOOT_ID))?;
     mount(OUR_BOOT_ID, KERNEL_BOOT_ID, "", libc::MS_BIND, "").map_err(on(KERNEL_BOOT_ID))
 }

@@ -1,6 +1,6 @@
 //! The host key that the host has pinned, and the key that may log in.
 
-use super::replace;
+use super::put;
 use crate::failure::{Failure, on};
 use crate::ops::request::Ssh;
 use crate::sys::kill;
@@ -23,7 +23,7 @@ pub fn install(ssh: &Ssh) -> Result<(), Failure> {
     remove_host_keys(folder).map_err(on("/etc/ssh"))?;
     let write = |path: &str, text: &str, mode| {
         let ended = if text.ends_with('\n') { text.to_string() } else { format!("{text}\n") };
-        replace(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
+        put(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
     };
     write("/etc/ssh/ssh_host_ed25519_key", &ssh.host_key, 0o600)?;
     write("/etc/ssh/ssh_host_ed25519_key.pub", &ssh.host_key_public, 0o644)?;
@@ -94,6 +94,10 @@ fn remove_host_keys(folder: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
+        // The one that is ours is written over.
+        if name.starts_with("ssh_host_ed25519_key") {
+            continue;
+        }
         if name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub")) {
             fs::remove_file(entry.path())?;
         }

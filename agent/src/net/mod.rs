@@ -7,6 +7,7 @@ use crate::ops::request::Network;
 use netlink::{Netlink, Subnet};
 use std::fs;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 
 /// Hardware type of Ethernet in /sys/class/net.
 const ETHERNET: &str = "1";
@@ -16,7 +17,11 @@ pub fn loopback_up() -> Result<(), Failure> {
     Netlink::open().and_then(|mut netlink| netlink.set_up(index, None)).map_err(on("lo"))
 }
 
-/// Gives the VM's interface these addresses and routes, and no others.
+/// What the interface was last given, without its MAC address.
+static GIVEN: Mutex<Option<Network>> = Mutex::new(None);
+
+/// Gives the VM's interface these addresses and routes, and no others. Where they are what it was given last, as in a guest that has gone on from a
+/// template, only the MAC address is looked at.
 pub fn configure(network: &Network) -> Result<(), Failure> {
     let addresses = subnets(network)?;
     let gateways = gateways(network)?;
@@ -30,6 +35,11 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
         let octets = parse_mac(mac).ok_or_else(|| Failure::new("EINVAL", format!("mac: {mac:?}")))?;
         netlink.set_mac(index, octets).map_err(on(format!("{name} mac")))?;
     }
+    let wanted = Network { mac: None, hosts: Vec::new(), ..network.clone() };
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if given.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
     netlink.set_up(index, network.mtu).map_err(on(format!("{name} up")))?;
     for old in netlink.addresses(index).map_err(on(format!("{name} addresses")))? {
         if !addresses.contains(&old) {
@@ -42,6 +52,7 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
     for gateway in gateways {
         netlink.set_default_route(index, gateway).map_err(on(format!("{name} gateway {gateway}")))?;
     }
+    *given = Some(wanted);
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub struct Configure {
     pub start_init: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Clone, PartialEq)]
 pub struct Network {
     pub mac: Option<String>,
     pub address: Option<String>,
@@ -52,7 +52,7 @@ pub struct Network {
     pub hosts: Vec<Host>,
 }
 
-#[derive(Deserialize, Clone)]
+#[derive(Deserialize, Clone, PartialEq)]
 pub struct Host {
     pub address: String,
     pub names: Vec<String>,

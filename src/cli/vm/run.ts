@@ -11,7 +11,8 @@ import { progressDisplay, shapeLine } from "../render/progress.ts";
 import { runSession } from "../session.ts";
 import { createRequest, execFlags, planSession, refuseEmptyProgram, sayNotes, shapeFlags } from "./shared.ts";
 
-const flags = { rm: rmFlag, detach: detachFlag, ...shapeFlags, ...execFlags } as const;
+const timingsFlag = { kind: "switch", help: "say at the end where the time went" } as const;
+const flags = { rm: rmFlag, detach: detachFlag, timings: timingsFlag, ...shapeFlags, ...execFlags } as const;
 type Input = Invocation<typeof flags>;
 
 const refuseMeaningless = ({ args, argv, values }: Input): void => {
@@ -64,10 +65,30 @@ const runDetached = async (client: Client, { values }: Input): Promise<Outcome> 
   }
 };
 
+/** When each stage began, in ms since this process did. */
+const stopwatch = () => {
+  const marks: { what: string; at: number }[] = [{ what: "the command line", at: 0 }];
+  const mark = (what: string) => {
+    if (marks.at(-1)?.what !== what) marks.push({ what, at: performance.now() });
+  };
+  mark("the daemon");
+  return {
+    mark,
+    /** A line for each stage: how long it took. The last one includes the end of the VM with --rm. */
+    report: (): string => {
+      const ends = [...marks.slice(1).map(({ at }) => at), performance.now()];
+      return marks
+        .map(({ what, at }, index) => `${String(Math.round((ends[index] ?? at) - at)).padStart(7)} ms  ${what}`)
+        .join("\n");
+    },
+  };
+};
+
 const runAttached = async (client: Client, { values, argv = [] }: Input): Promise<Outcome> => {
   const plan = planSession(argv, values);
   using display = progressDisplay();
   const introduce = introducer();
+  const times = stopwatch();
   let vm: Vm | undefined;
   const stream = await client.stream(
     "vmRun",
@@ -75,7 +96,10 @@ const runAttached = async (client: Client, { values, argv = [] }: Input): Promis
     { vm: { ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) }, exec: plan.exec },
     {
       onEvent: (event) => {
-        if (event.progress) display.report(event.progress);
+        if (event.progress) {
+          display.report(event.progress);
+          times.mark(event.progress.message ?? event.progress.stage);
+        }
         if (!event.vm) return;
         ({ vm } = event);
         display.clear();
@@ -83,7 +107,11 @@ const runAttached = async (client: Client, { values, argv = [] }: Input): Promis
       },
     },
   );
-  const exit = await runSession(stream, { ...plan, onOpened: () => display[Symbol.dispose]() });
+  const exit = await runSession(stream, {
+    ...plan,
+    onOpened: () => (times.mark("the command"), display[Symbol.dispose]()),
+  });
+  if (values.timings) await say(times.report());
   if (vm && !values.rm && argv.length === 0 && isTerminal(2)) {
     await say(`${vm.name} goes on running. Return: banger vm shell ${vm.name}   Delete: banger vm delete ${vm.name}`);
   }

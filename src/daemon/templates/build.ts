@@ -1,5 +1,5 @@
 /** Makes a template: boots a VM of its own that belongs to nobody, waits until it has come to rest, and saves it. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
 import { abortable, type Progress, throwIfAborted } from "../../contract/progress.ts";
@@ -97,6 +97,8 @@ const comeToRest = async (connection: GuestConnection, progress: Progress): Prom
     quiet = (now.cpu - last.cpu) / 1e6 / (now.at - last.at) < REST ? quiet + 1 : 0;
     last = now;
   }
+  // What each clone is told is then there already, and only written over.
+  await callGuest(connection, { op: "configure", boot_id: randomUUID(), start_init: false }, progress);
   await callGuest(connection, { op: "sync" }, progress);
 };
 

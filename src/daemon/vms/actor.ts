@@ -194,6 +194,7 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
 
   /** Starts the machine, anew or from `source`, and waits for its guest. */
   const bringUp = async (source: Source | undefined, progress: Progress): Promise<Guest> => {
+    if (source) progress.report({ stage: "restore", message: "disk and memory" });
     await source?.prepare(progress);
     const started = await startMachine(
       row,

@@ -105,12 +105,13 @@ export const greetGuest = async (
   };
   try {
     const boot = async (): Promise<Guest> => {
-      progress.report({ stage: "boot", message: origin === "boot" ? "kernel" : "agent" });
+      progress.report({ stage: "boot", message: origin === "boot" ? "kernel" : "memory, devices and agent" });
       // Its failure is met where the keys are needed, however long the guest takes until then.
       keys.catch(() => undefined);
       const channel = await machine.openAgentChannel();
       const connection = await connectGuest({ channel, epoch, onEvent }, limited);
       if (origin === "known") return { connection, notes: [] };
+      progress.report({ stage: "boot", message: "identity" });
       const [{ network }, image] = await Promise.all([
         services.driver.host(),
         services.images.ensure(row.image, limited),
