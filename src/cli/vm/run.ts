@@ -109,7 +109,10 @@ const runAttached = async (client: Client, { values, argv = [] }: Input): Promis
   );
   const exit = await runSession(stream, {
     ...plan,
-    onOpened: () => (times.mark("the command"), display[Symbol.dispose]()),
+    onOpened: () => {
+      times.mark("the command");
+      display[Symbol.dispose]();
+    },
   });
   if (values.timings) await say(times.report());
   if (vm && !values.rm && argv.length === 0 && isTerminal(2)) {
