@@ -80,7 +80,20 @@ fn listen_vsock() -> io::Result<Option<OwnedFd>> {
         address.svm_port = VSOCK_PORT;
         check(libc::bind(listener.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t))?;
         check(libc::listen(listener.as_raw_fd(), 4))?;
+        knock(address);
         Ok(Some(listener))
+    }
+}
+
+/// Tells the host that this guest listens now: a connection to the same port of the host, closed at once. A host that has to connect first cannot
+/// know when to. Nobody there to hear it is fine.
+fn knock(mut address: libc::sockaddr_vm) {
+    address.svm_cid = libc::VMADDR_CID_HOST;
+    // SAFETY: the address outlives the call.
+    unsafe {
+        if let Ok(socket) = own(libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0)) {
+            libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t);
+        }
     }
 }
 

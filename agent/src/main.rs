@@ -3,7 +3,7 @@
 //! As process 1 it boots the guest, speaks to the host, and either starts the image's init and lives on beside it, or stays process 1.
 //! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs, and
 //! `--filter-network` stands between QEMU and passt, `--save-memory` saves the memory of a paused VM, `--traceable` starts a VMM whose memory can
-//! be saved (see `host/`).
+//! be saved, `--with-tap` one that wants a tap (see `host/`).
 //! With `--serve-fd N` it serves the protocol on an inherited socket, without booting anything: for tests.
 
 #![cfg_attr(not(test), no_main)]
@@ -65,6 +65,10 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             eprintln!("banger-vsock-agent: {}", host::traceable::exec(program));
             127
         }
+        [flag, program @ ..] if *flag == c"--with-tap" => {
+            eprintln!("banger-vsock-agent: {}", host::tap::exec(program));
+            127
+        }
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(fd) => serve_inherited(fd),
             None => usage(),
@@ -75,7 +79,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --save-memory PID BYTES FILE | --traceable PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --save-memory PID BYTES FILE | --traceable PROGRAM… | --with-tap PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
 }

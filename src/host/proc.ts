@@ -19,6 +19,17 @@ export const processStartTime = async (pid: number): Promise<string | undefined>
   }
 };
 
+/** Its state letter (`R`, `S`, `T` where it has been stopped by a signal, …); undefined when there is no such process. */
+export const processState = async (pid: number): Promise<string | undefined> => {
+  try {
+    const text = await readFile(`/proc/${pid}/stat`, "utf8");
+    return text.slice(text.lastIndexOf(")") + 2)[0];
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return undefined;
+    throw error;
+  }
+};
+
 /** The boot of this host, as the kernel names it: what belongs to another boot is gone. */
 export const hostBootId = async (): Promise<string> =>
   (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();

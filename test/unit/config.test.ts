@@ -61,10 +61,10 @@ test("a change counts from the next command on, in the same daemon", async () =>
   assert.match(refused.stderr, /config\.toml line 1: `vmm`[\s\S]*did you mean "qemu"/);
   assert.match(await sshConfig(), /\.ssh\/mine/);
 
-  await writeFile(file, 'vmm = "firecracker"\n');
+  await writeFile(file, 'vmm = "firecracker"\nfirecracker_bin = "/no/such/firecracker"\n');
   const firecracker = await host.banger("vm", "create");
   assert.equal(firecracker.status, 1);
-  assert.match(firecracker.stderr, /no driver for[\s\S]*`vmm = "auto"`/);
+  assert.match(firecracker.stderr, /no `\/no\/such\/firecracker`[\s\S]*`vmm = "qemu"`/);
 
   await writeFile(file, 'qemu_bin = "/no/such/qemu"\n');
   assert.match((await host.banger("vm", "create")).stderr, /`\/no\/such\/qemu` is not installed/);

@@ -148,6 +148,7 @@ describe("settings", () => {
 
   test("paths that lead nowhere, an image that nobody has, more memory than there is, a VMM that is not there yet", async () => {
     await setConfig(`vmm = "firecracker"
+firecracker_bin = "/no/such/firecracker"
 catalogs = ["/no/such/catalog.json"]
 default_image_name = "my-image"
 default_kernel_name = "my-kernel"
@@ -159,7 +160,7 @@ guest = "~/x"
 `);
     const findings = await look();
     const expected: [string, "warn" | "fail", RegExp, RegExp][] = [
-      ["firecracker", "fail", /no driver/, /vmm = "auto"/],
+      ["firecracker", "fail", /no `\/no\/such\/firecracker`/, /vmm = "qemu"/],
       ["catalogs", "fail", /\/no\/such\/catalog\.json is not there/, /`catalogs`/],
       ["default image", "fail", /my-image is neither/, /default_image_name/],
       ["default kernel", "fail", /my-kernel is neither/, /default_kernel_name/],

@@ -2,5 +2,6 @@
 
 pub mod net_filter;
 pub mod save_memory;
+pub mod tap;
 pub mod traceable;
 pub mod tsc;

@@ -10,9 +10,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::thread;
 
 /// Length prefix of a frame, in bytes.
-const PREFIX: usize = 4;
+pub(super) const PREFIX: usize = 4;
 /// Longest frame: what QEMU's virtio-net can send, 64 KiB of IP and its headers, with room to spare. More is a broken stream.
-const FRAME_MAX: usize = 96 * 1024;
+pub(super) const FRAME_MAX: usize = 96 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 const ETHERNET_HEADER: usize = 14;
@@ -84,7 +84,7 @@ fn sift(bytes: &mut [u8]) -> io::Result<(usize, usize)> {
 }
 
 /// Only ARP and IPv4: passt serves no IPv6 here, and a VLAN tag would hide what is behind it.
-fn may_leave(frame: &[u8]) -> bool {
+pub(super) fn may_leave(frame: &[u8]) -> bool {
     let Some(packet) = frame.get(ETHERNET_HEADER..) else { return false };
     match u16::from_be_bytes([frame[ETHERTYPE], frame[ETHERTYPE + 1]]) {
         ARP => true,

@@ -1,6 +1,7 @@
 /** The VMMs and what accelerates them. */
 import { userInfo } from "node:os";
 import type { Config } from "../../contract/config.ts";
+import { toBangerError } from "../../contract/errors.ts";
 import { readFileIfThere } from "../../host/files.ts";
 import { agentBinary, kvmProbeFile } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
@@ -73,18 +74,41 @@ const qemuCheck = (qemu: string): Check => ({
   },
 });
 
+/** Wanted or not: without it VMs run under QEMU, unless the settings ask for it. */
 const firecrackerCheck = (config: Config | undefined): Check => ({
   name: "firecracker",
   look: async () => {
     const program = config?.firecrackerBin ?? "firecracker";
-    if (config?.vmm === "firecracker")
-      return advise(
-        fail('`vmm = "firecracker"` is set, and this banger has no driver for it'),
-        'write `vmm = "auto"` in config.toml, or take the line out',
-      );
-    if (!(await findProgram(program))) return pass("not installed; VMs run under QEMU");
-    const judged = judgeFirecracker(program, await versionWords(program));
-    return { ...judged, message: `${judged.message}; not used yet: VMs run under QEMU` };
+    const wanted = config?.vmm === "firecracker";
+    if (!wanted && !(await findProgram(program))) return pass("not installed; VMs run under QEMU");
+    const { locateFirecracker, readRelease, releaseNote } = await import("../../vmm/firecracker/release.ts");
+    const { requireKvm, requireTap } = await import("../../vmm/firecracker/host.ts");
+    let found = "";
+    try {
+      const path = await locateFirecracker(program);
+      const release = await readRelease(path);
+      const note = releaseNote(release);
+      const judged = judgeFirecracker(path, `Firecracker v${release.join(".")}`);
+      found = note ? `${judged.message}: ${note}` : judged.message;
+      await requireKvm(config?.qemuBin ?? "qemu-system-x86_64");
+      await requireTap();
+      return note
+        ? warn(found)
+        : config?.vmm === "qemu"
+          ? pass(`${found}; \`vmm = "qemu"\` leaves it aside`)
+          : pass(found);
+    } catch (thrown) {
+      const error = toBangerError(thrown);
+      if (error.code !== "TOOL_MISSING") throw thrown;
+      const message = found ? `${found}; ${error.message}` : error.message;
+      const fix = error.details?.fix;
+      const fixes =
+        Array.isArray(fix) && fix.every((word) => typeof word === "string") ? [asRoot(...(fix as [string]))] : [];
+      // What KVM wants has a check of its own.
+      if (!wanted && error.message.includes("needs KVM")) return pass(`${message}; VMs run under QEMU`);
+      const judged = wanted ? fail(message, ...fixes) : warn(`${message}; VMs run under QEMU`, ...fixes);
+      return fixes.length > 0 || !error.hint ? judged : advise(judged, error.hint);
+    }
   },
 });
 

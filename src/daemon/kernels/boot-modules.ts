@@ -14,10 +14,20 @@ export const BOOT_MODULES = [
   "virtio_console",
   "rng-core",
   "virtio-rng",
+  // Last, and loaded only where there is such a device: the channel to the host under Firecracker.
+  "vmw_vsock_virtio_transport",
 ] as const;
 
 /** Modules that may be absent altogether: a kernel without them still boots. */
-const OPTIONAL = new Set(["virtio_ring", "virtio", "failover", "net_failover", "rng_core", "virtio_rng"]);
+const OPTIONAL = new Set([
+  "virtio_ring",
+  "virtio",
+  "failover",
+  "net_failover",
+  "rng_core",
+  "virtio_rng",
+  "vmw_vsock_virtio_transport",
+]);
 
 /** `kernel/drivers/virtio/virtio_mmio.ko.xz` as `virtio_mmio`: the kernel takes `-` and `_` as one. */
 const moduleName = (path: string): string =>

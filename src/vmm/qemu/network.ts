@@ -61,6 +61,29 @@ const passtArguments = [
 ] as const;
 
 /**
+ * Starts passt alone, for a VMM whose frames are filtered elsewhere.
+ * @returns the other end of its socket, and its process, which ends when that is closed everywhere
+ */
+export const startPlainPasst = async (folder: string, log: string): Promise<{ nic: Socket; pid: number }> => {
+  await using output = await open(log, "w", 0o600);
+  const [nic, forPasst] = await socketPair(folder);
+  try {
+    const { pid } = await startProcess({
+      argv: ["passt", "--fd", "0", ...passtArguments],
+      cwd: "/",
+      stdio: [forPasst, output.fd, output.fd],
+      outlive: true,
+    });
+    return { nic, pid };
+  } catch (error) {
+    nic.destroy();
+    throw error;
+  } finally {
+    forPasst.destroy();
+  }
+};
+
+/**
  * Starts passt for one VM, and the filter before it that drops what a guest may not send (agent/src/host/net_filter.rs).
  *
  * Both get their sockets as stdin and stdout, because those are made blocking on the way, which passt counts on: with a socket that does not

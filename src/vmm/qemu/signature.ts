@@ -45,7 +45,7 @@ export const machineSignature = (qemu: string): ((probe: AccelProbe, spec: Signe
 };
 
 /** Of the program as it is now: it may be upgraded while a daemon runs. */
-const programVersion = (qemu: string): (() => Promise<string>) => {
+export const programVersion = (qemu: string): (() => Promise<string>) => {
   let known: { fingerprint: string; version: string } | undefined;
   return async () => {
     const fingerprint = await programFingerprint(qemu);
@@ -58,7 +58,7 @@ const programVersion = (qemu: string): (() => Promise<string>) => {
 };
 
 /** Under KVM a guest has the host's CPU, and what of it KVM passes on is the host kernel's choice. */
-const hostCpu = once(async () => {
+export const hostCpu = once(async () => {
   const info = await readFile("/proc/cpuinfo", "utf8");
   const lines = info.split("\n\n")[0]?.split("\n") ?? [];
   const telling = lines.filter((line) =>

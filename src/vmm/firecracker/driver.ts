@@ -1,0 +1,166 @@
+/** Firecracker, on hosts where KVM works. */
+import { mkdir, open, rm, symlink } from "node:fs/promises";
+import type { Socket } from "node:net";
+import { basename } from "node:path";
+import { BangerError, errnoOf } from "../../contract/errors.ts";
+import { abortable, throwIfAborted } from "../../contract/progress.ts";
+import { readFileIfThere } from "../../host/files.ts";
+import { once } from "../../host/once.ts";
+import { agentBinary } from "../../host/paths.ts";
+import { processesNaming, processStartTime, processState } from "../../host/proc.ts";
+import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
+import { connectTo } from "../../host/sockets.ts";
+import type { Driver, MachineEnd, MachineSpec } from "../driver.ts";
+import { endHelpers, unreachableMachine } from "../qemu/machine.ts";
+import { chooseNetwork, startPlainPasst } from "../qemu/network.ts";
+import { hostCpu } from "../qemu/signature.ts";
+import { firecrackerApi } from "./api.ts";
+import { socketAppears } from "./appears.ts";
+import { bringUp, configuration, diskOf, driveLinks, firecrackerArguments } from "./arguments.ts";
+import { requireKvm, requireTap } from "./host.ts";
+import { machine } from "./machine.ts";
+import { locateFirecracker, readRelease } from "./release.ts";
+import { listenForKnocks } from "./vsock.ts";
+
+export type FirecrackerOptions = {
+  /** Name or path. */
+  firecracker: string;
+  /** Tries KVM, where it is installed. */
+  qemu: string;
+  /** Default: `requireKvm`. */
+  kvm?: (qemu: string) => Promise<void>;
+};
+
+export const firecrackerDriver = ({ firecracker, qemu, kvm = requireKvm }: FirecrackerOptions): Driver => {
+  const program = once(async () => {
+    const path = await locateFirecracker(firecracker);
+    return { path, release: await readRelease(path) };
+  });
+  const host = once(async () => {
+    const [, , network] = await Promise.all([program(), kvm(qemu), chooseNetwork()]);
+    return { accel: "kvm" as const, network };
+  });
+  const tap = once(requireTap);
+
+  const spawn = async (spec: MachineSpec, path: string, nic: Socket | undefined): Promise<RunningProcess> => {
+    const own = firecrackerArguments(path, spec);
+    const argv = nic ? ([agentBinary(), "--with-tap", ...own] as const) : own;
+    await using log = await open(spec.log, "w", 0o600);
+    return await startProcess({
+      argv: spec.background ? ["nice", "-n", "19", ...argv] : argv,
+      cwd: spec.sockets.folder,
+      stdio: ["ignore", log.fd, log.fd, nic ?? "ignore"],
+      outlive: true,
+    });
+  };
+
+  const start: Driver["start"] = async (spec, onIdentity, progress) => {
+    const [{ path, release }] = await Promise.all([program(), host(), spec.nic && tap()]);
+    await using undo = new AsyncDisposableStack();
+    const { sockets } = spec;
+    await mkdir(sockets.folder, { recursive: true, mode: 0o700 });
+    undo.defer(() => rm(sockets.folder, { recursive: true, force: true }));
+    // Firecracker binds them itself, and refuses what is there.
+    await Promise.all([sockets.control, sockets.agent].map((stale) => rm(stale, { force: true })));
+    for (const { path: link, target } of driveLinks(spec)) {
+      await rm(link, { force: true });
+      await symlink(target, link);
+    }
+    const knocks = await listenForKnocks(sockets.agent);
+    undo.defer(() => knocks.close());
+    using api = socketAppears(sockets.folder, basename(sockets.control), sockets.control);
+    const passt = spec.nic && (await startPlainPasst(sockets.folder, spec.networkLog));
+    const passtTime = passt && (await processStartTime(passt.pid));
+    const helpers = passt && passtTime !== undefined ? [{ pid: passt.pid, startTime: passtTime }] : [];
+    undo.defer(() => endHelpers(helpers));
+    let running: RunningProcess;
+    try {
+      throwIfAborted(progress.signal);
+      running = await spawn(spec, path, passt?.nic);
+    } finally {
+      passt?.nic.destroy();
+    }
+    undo.defer(async () => {
+      running.signal("SIGKILL");
+      await running.exited;
+    });
+    const exited = running.exited.then((exit) => describeEnd(exit, spec.log));
+    const failed = exited.then(({ reason }): never => {
+      throw new BangerError("VM_BOOT_FAILED", `Firecracker ended at once: ${reason}`);
+    });
+    failed.catch(() => undefined);
+    const startTime = await processStartTime(running.pid);
+    if (startTime === undefined) return await failed;
+    const identity = { pid: running.pid, startTime, helpers };
+    await onIdentity(identity);
+    const client = firecrackerApi(await api.connect(failed, progress.signal));
+    undo.defer(() => client.close());
+    await abortable(Promise.race([untilEnd(bringUp(client, spec), failed), failed]), progress.signal);
+    undo.move();
+    const booted = spec.restore !== undefined;
+    return machine({ identity, api: client, knocks, sockets, release, exited, booted, paused: false });
+  };
+
+  const adopt: Driver["adopt"] = async (identity, sockets) => {
+    if ((await processStartTime(identity.pid)) !== identity.startTime) {
+      await endHelpers(identity.helpers);
+      return undefined;
+    }
+    let channel: Socket;
+    try {
+      channel = await connectTo(sockets.control);
+    } catch (error) {
+      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
+      return unreachableMachine(identity, sockets);
+    }
+    const client = firecrackerApi(channel);
+    const knocks = await listenForKnocks(sockets.agent);
+    // One that was stopped answers nothing.
+    const stopped = (await processState(identity.pid)) === "T";
+    const paused = !stopped && (await client.describe()).state === "Paused";
+    const { release } = await program();
+    return machine({ identity, api: client, knocks, sockets, release, exited: undefined, booted: true, paused });
+  };
+
+  const signature: Driver["signature"] = async (spec) => {
+    const [{ release }, cpu] = await Promise.all([program(), hostCpu()]);
+    // A MAC address is the guest's own affair after a restore.
+    const shape = { ...spec, nic: spec.nic && { mac: "02:00:00:00:00:00" } };
+    return JSON.stringify([release.join("."), cpu, configuration(shape, "agent")]);
+  };
+
+  return { name: "firecracker", host, signature, start, adopt, running };
+};
+
+/** A call that breaks off because Firecracker has ended fails by that end, which says more. */
+const untilEnd = async (calls: Promise<void>, failed: Promise<never>): Promise<void> => {
+  try {
+    await calls;
+  } catch (error) {
+    if (!(error instanceof BangerError) || error.details?.call !== undefined) throw error;
+    await failed;
+  }
+};
+
+/** How it ended, with its own last words where it failed. */
+const describeEnd = async (exit: Exit, log: string): Promise<MachineEnd> => {
+  if (exit.status === 0) return { reason: "the guest restarted, or its kernel stopped", clean: true };
+  const words = ((await readFileIfThere(log).catch(() => "")) ?? "").trim().split("\n").at(-1)?.slice(0, 300);
+  const how = describeExit(exit);
+  return { reason: `Firecracker ${how}${words ? `: ${words}` : ""}`, clean: false };
+};
+
+const running: Driver["running"] = async (folder) => {
+  const found: Awaited<ReturnType<Driver["running"]>> = [];
+  for (const { pid, argv } of await processesNaming(`${folder}/`)) {
+    const disk = diskOf(argv);
+    if (!disk?.startsWith(`${folder}/`)) continue;
+    const startTime = await processStartTime(pid);
+    if (startTime !== undefined) found.push({ identity: { pid, startTime, helpers: [] }, disk });
+  }
+  return found;
+};
+
+/** Whether a process is one of our Firecrackers, by its command line. */
+export const isFirecracker = async (pid: number): Promise<boolean> =>
+  diskOf(((await readFileIfThere(`/proc/${pid}/cmdline`)) ?? "").split("\0")) !== undefined;
