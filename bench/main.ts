@@ -1,7 +1,7 @@
 /**
  * Measures every figure that the README claims, each against its baseline in the same run, and writes docs/benchmarks.md.
  *
- *   node bench/main.ts [NAME…]     only these: start-up cold-start warm-start exec copy convert idle completion many stop small-kernel (and nothing is written)
+ *   node bench/main.ts [NAME…]     only these: start-up cold-start warm-start exec copy convert firecracker idle completion many stop small-kernel (and nothing is written)
  */
 import { execFileSync } from "node:child_process";
 import { writeFile } from "node:fs/promises";
@@ -14,6 +14,7 @@ import { completion } from "./completion.ts";
 import { convert } from "./convert.ts";
 import { copySpeed } from "./copy.ts";
 import { execLatency } from "./exec.ts";
+import { firecrackerOverhead } from "./firecracker.ts";
 import { idleDaemon } from "./idle.ts";
 import { manyVms } from "./many.ts";
 import { type Figure, round } from "./measure.ts";
@@ -29,6 +30,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   exec: execLatency,
   copy: copySpeed,
   convert,
+  firecracker: firecrackerOverhead,
   idle: idleDaemon,
   completion,
   many: manyVms,
