@@ -2,7 +2,7 @@
 import { BangerError, nearest } from "../contract/errors.ts";
 import type { Entry } from "./command.ts";
 import { asTyped } from "./parse.ts";
-import { entries, groups } from "./table.ts";
+import { entries, groups, subgroups } from "./table.ts";
 
 export type Globals = { json: boolean; help: boolean; version: boolean };
 export type Found = {
@@ -50,6 +50,17 @@ export const findCommand = (argv: readonly string[]): Found => {
       throw unknown("flag", verb, Object.keys(globalFlags), `banger ${noun} --help`);
     globals.help = true;
     return { globals, path: noun, entry: undefined, rest: words.slice(1) };
+  }
+  const subgroup = `${noun} ${verb}`;
+  if (Object.hasOwn(subgroups, subgroup)) {
+    const [, , word] = words;
+    if (word === undefined || word.startsWith("-")) {
+      globals.help = true;
+      return { globals, path: subgroup, entry: undefined, rest: words.slice(2) };
+    }
+    const found = entries.find(({ name }) => name === `${subgroup} ${word}`);
+    if (!found) throw unknownVerb(subgroup, word);
+    return { globals, path: found.name, entry: found, rest: words.slice(3) };
   }
   const entry = entries.find(({ name }) => name === `${noun} ${verb}`) ?? aliasIn(noun, verb);
   if (!entry) throw unknownVerb(noun, verb);

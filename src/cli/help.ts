@@ -1,7 +1,7 @@
 /** Help as text, made from the table and the commands themselves. */
 import type { Entry, Flag, Runnable } from "./command.ts";
 import { shownFlags } from "./parse.ts";
-import { entries, groupExamples, groups } from "./table.ts";
+import { entries, groupExamples, groups, subgroups } from "./table.ts";
 
 const columns = (rows: readonly (readonly [string, string])[]): string => {
   const width = Math.min(52, Math.max(0, ...rows.map(([left]) => left.length)));
@@ -47,8 +47,8 @@ export const rootHelp = (): string => {
 export const groupHelp = (noun: string): string => {
   const members = visible().filter(({ name }) => name.startsWith(`${noun} `));
   return [
-    `banger ${noun}: ${groups[noun]}`,
-    section("Examples", columns(groupExamples[noun] ?? [])),
+    `banger ${noun}: ${groups[noun] ?? subgroups[noun]?.what}`,
+    section("Examples", columns(groupExamples[noun] ?? subgroups[noun]?.examples ?? [])),
     section("Commands", columns(members.map(({ name, summary }) => [`banger ${name}`, summary]))),
     `See \`banger ${noun} COMMAND --help\`.`,
   ].join("\n\n");

@@ -5,7 +5,7 @@ import { findCommand } from "./find.ts";
 import { type EnvSetting, environmentOf } from "./flags/env.ts";
 import { allHelp } from "./help.ts";
 import { parseCommand } from "./parse.ts";
-import { entries, groupExamples, groups } from "./table.ts";
+import { entries, groupExamples, groups, subgroups } from "./table.ts";
 
 const parse = async (line: readonly string[]) => {
   const { entry, rest } = findCommand(line);
@@ -204,7 +204,8 @@ describe("help", () => {
   test("every example parses", async () => {
     const commands = await Promise.all(entries.map(async ({ load }) => (await load()).command.examples));
     assert.deepEqual(Object.keys(groupExamples), Object.keys(groups));
-    for (const examples of [...commands, ...Object.values(groupExamples)]) {
+    const ofSubgroups = Object.values(subgroups).map(({ examples }) => examples);
+    for (const examples of [...commands, ...Object.values(groupExamples), ...ofSubgroups]) {
       assert.ok(examples.length > 0);
       for (const [example] of examples) {
         const [, line = ""] = /banger ([^|<>)&]*)/.exec(example) ?? [];

@@ -10,6 +10,20 @@ export const groups: Record<string, string> = {
   config: "settings",
 };
 
+/** Commands of three words: the first two, what they are for, and their common use. */
+export const subgroups: Record<
+  string,
+  { what: string; examples: readonly (readonly [command: string, what: string])[] }
+> = {
+  "vm workspace": {
+    what: "a repository of yours in a VM",
+    examples: [
+      ["banger vm workspace prepare box ./repo", "bring a repository in, or what has changed of it"],
+      ["banger vm workspace export box | git apply --binary", "take over what was done to it"],
+    ],
+  },
+};
+
 /** The common use of each group, for its help. */
 export const groupExamples: Record<string, readonly (readonly [command: string, what: string])[]> = {
   vm: [
@@ -58,6 +72,16 @@ export const entries: readonly Entry[] = [
   { name: "vm set", summary: "change CPUs, memory, disk size and more", load: () => import("./vm/set.ts") },
   { name: "vm stats", summary: "memory, disk and CPU that VMs use", load: () => import("./vm/stats.ts") },
   { name: "vm ports", summary: "what listens in a VM", load: () => import("./vm/ports.ts") },
+  {
+    name: "vm workspace prepare",
+    summary: "bring a repository into a VM",
+    load: () => import("./workspace/prepare.ts"),
+  },
+  {
+    name: "vm workspace export",
+    summary: "what a VM has changed of a repository, as a patch",
+    load: () => import("./workspace/export.ts"),
+  },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },
   { name: "vm pause", summary: "let VMs stand still", load: () => import("./vm/pause.ts") },

@@ -27,9 +27,10 @@ const COPY_BELOW = 4096;
 const WINDOW = 256 * 1024;
 
 export type StreamEvent =
-  | { operation: OperationInfo; vm?: undefined; progress?: undefined }
-  | { progress: ProgressEvent; vm?: undefined; operation?: undefined }
-  | { vm: Vm; progress?: undefined; operation?: undefined };
+  | { operation: OperationInfo; vm?: undefined; progress?: undefined; prepare?: undefined }
+  | { progress: ProgressEvent; vm?: undefined; operation?: undefined; prepare?: undefined }
+  | { vm: Vm; progress?: undefined; operation?: undefined; prepare?: undefined }
+  | { prepare: true; vm?: undefined; progress?: undefined; operation?: undefined };
 /** How a stream ended. `ok` is the result of what is not a command. */
 export type StreamEnd = ExecResult | { ok: unknown; exit?: undefined; signal?: undefined };
 
@@ -49,6 +50,8 @@ export type FrameStream<End extends StreamEnd = StreamEnd> = {
   resize(cols: number, rows: number): void;
   /** @param number of the signal, as Linux counts them */
   signal(number: number): void;
+  /** Says that what the daemon asked for by the event `{prepare}` is done. */
+  prepared(): void;
   /** Asks the daemon to end the work and undo it. Output is dropped from here on; `closed` settles when it is done. */
   abort(): void;
   /** Drops the connection. The daemon sees a client that went away. */
@@ -223,6 +226,7 @@ export const openFrameStream = <End extends StreamEnd>(
     closed: closed.promise,
     resize: (cols, rows) => control({ resize: { cols, rows } }),
     signal: (number) => control({ signal: number }),
+    prepared: () => control({ prepared: true }),
     abort,
     destroy: () => finish(new BangerError("CANCELLED", "cancelled")),
   };

@@ -65,6 +65,10 @@ export const errorTable = {
   FILE_NOT_FOUND: user(404),
   FILE_REFUSED: user(403),
   SSH_KEY: user(422),
+  /** What was given is no repository that can be brought in. */
+  WORKSPACE_REFUSED: user(422),
+  /** Both sides have changed the same. */
+  WORKSPACE_CONFLICT: user(409),
   OPERATION_NOT_FOUND: user(404),
   DAEMON_UNREACHABLE: user(503),
   DAEMON_START_FAILED: user(503),

@@ -35,6 +35,17 @@ export const createVmSchema = z.strictObject({
 });
 export type CreateVm = z.infer<typeof createVmSchema>;
 
+/** A repository in a guest. */
+export const workspaceSchema = z.strictObject({
+  /** Its folder in the guest. */
+  path: z.string().check(z.regex(/^\/root\/[^/\0]+$/)),
+  /** Where it came from on the host. */
+  repository: z.string(),
+  /** The commit that was checked out; absent before the first one. */
+  commit: z.optional(z.string()),
+});
+export type Workspace = z.infer<typeof workspaceSchema>;
+
 /** A change of a VM. Absent fields stay as they are. */
 export const setVmSchema = z.strictObject({
   vcpu: z.optional(count),
@@ -46,6 +57,8 @@ export const setVmSchema = z.strictObject({
   autoStop: z.optional(z.nullable(autoStop)),
   /** A value sets a label, null takes it away. */
   labels: z.optional(z.record(labelKey, z.nullable(labelValue))),
+  /** The repository that was brought in; null: none any more. */
+  workspace: z.optional(z.nullable(workspaceSchema)),
   /** Also where the host has hardly enough for it. */
   force: z.optional(z.boolean()),
 });
@@ -97,6 +110,8 @@ export const vmSchema = z.object({
   pid: z.optional(z.number()),
   /** What its present or last run went on from; absent where it booted. */
   restored: z.optional(z.enum(["template", "snapshot", "sleep"])),
+  /** The repository that was brought in last: where shells and commands begin. */
+  workspace: z.optional(workspaceSchema),
 });
 export type Vm = z.infer<typeof vmSchema>;
 
@@ -183,7 +198,15 @@ export const execSchema = z.strictObject({
 export type Exec = z.infer<typeof execSchema>;
 
 /** `vm run` in one stream: create, start, exec, and delete where asked. */
-export const runSchema = z.strictObject({ vm: createVmSchema, exec: execSchema });
+export const runSchema = z.strictObject({
+  vm: createVmSchema,
+  exec: execSchema,
+  /**
+   * The client has something to do in the VM before the command: it is told by the event `{prepare}`, and answers with the control message
+   * `{prepared: true}`. A client that goes away before that takes the VM with it, as a failed start does.
+   */
+  prepare: z.optional(z.boolean()),
+});
 export type Run = z.infer<typeof runSchema>;
 
 /** How a command in the guest ended: one of the two. */

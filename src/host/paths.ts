@@ -158,6 +158,9 @@ export const partialBlobsFolder = () => join(roots().cache, "oci", "partial");
 export const dockerConfigFile = (home: string, folder: string | undefined) =>
   join(folder || join(home, ".docker"), "config.json");
 
+/** What is made for bringing a repository into a VM; a folder each, named by the process that uses it. */
+export const workspaceStagingFolder = () => join(roots().cache, "workspaces");
+
 /** Set in a bundle by the build; then this file stands in `build/lib`, else in `src/host`. */
 const bundled = process.env.BANGER_BUILD_ID !== undefined;
 const installRoot = bundled ? join(import.meta.dirname, "..") : join(import.meta.dirname, "..", "..");

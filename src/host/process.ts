@@ -51,6 +51,7 @@ const packageOf: Record<string, string> = {
   ssh: "openssh-client",
   "ssh-keygen": "openssh-client",
   tar: "tar",
+  git: "git",
   gpgv: "gpgv",
   npm: "npm",
 };

@@ -30,6 +30,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   hostBoot: undefined,
   helpers: [],
   restored: undefined,
+  workspace: undefined,
   epoch: 1,
   ...change,
 });

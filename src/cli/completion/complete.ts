@@ -4,7 +4,7 @@ import { vmStates } from "../../contract/names.ts";
 import type { Entry, Flag, Flags, Runnable } from "../command.ts";
 import { findCommand } from "../find.ts";
 import { shownFlags, takesNext } from "../parse.ts";
-import { entries, groups } from "../table.ts";
+import { entries, groups, subgroups } from "../table.ts";
 import type { Candidate, LiveNames, NameKind } from "./live-names.ts";
 
 export type Completion = {
@@ -68,10 +68,14 @@ const firstWords = (): Candidate[] => [
   { value: "help", what: "help of banger or of a command" },
 ];
 
-const verbsOf = (noun: string): Candidate[] =>
-  visible()
-    .filter(({ name }) => name.startsWith(`${noun} `))
-    .map(({ name, summary }) => ({ value: name.slice(noun.length + 1), what: summary }));
+const verbsOf = (noun: string): Candidate[] => {
+  const members = visible().filter(({ name }) => name.startsWith(`${noun} `));
+  const verbs = members.map(({ name, summary }): Candidate => {
+    const verb = name.slice(noun.length + 1).split(" ")[0] ?? "";
+    return { value: verb, what: subgroups[`${noun} ${verb}`]?.what ?? summary };
+  });
+  return verbs.filter(({ value }, at) => verbs.findIndex((other) => other.value === value) === at);
+};
 
 const flagsOf = (command: Runnable): Candidate[] =>
   shownFlags(command).map(([name, flag]) => ({ value: `--${name}`, what: flag.help }));
@@ -136,6 +140,8 @@ const completeAny = async (words: readonly string[], current: string, live: Live
   }
   const [noun = ""] = said;
   if (said.length === 1 && Object.hasOwn(groups, noun)) return { ...nothing, candidates: verbsOf(noun) };
+  const subgroup = said.join(" ");
+  if (Object.hasOwn(subgroups, subgroup)) return { ...nothing, candidates: verbsOf(subgroup) };
   const { entry, rest } = findCommand(words);
   if (!entry || entry.hidden || words[0] === "help") return nothing;
   return await inCommand(entry, (await entry.load()).command, rest, current, live);

@@ -1,9 +1,13 @@
+import { BangerError } from "../../contract/errors.ts";
+import { abortable, type Progress } from "../../contract/progress.ts";
 import type { Vm } from "../../contract/vms.ts";
+import type { WorkspacePlan } from "../../workspace/plan.ts";
 import { type Client, openClient } from "../../client/client.ts";
 import { defineCommand, type Invocation, type Outcome } from "../command.ts";
 import { detachFlag } from "../flags/detach.ts";
 import { environmentOf } from "../flags/env.ts";
 import { rmFlag } from "../flags/rm.ts";
+import { workspaceFlags } from "../flags/workspace.ts";
 import { interruptible } from "../interrupt.ts";
 import { usage } from "../parse.ts";
 import { isTerminal, paint, say } from "../render/output.ts";
@@ -12,18 +16,21 @@ import { runSession } from "../session.ts";
 import { createRequest, execFlags, planSession, refuseEmptyProgram, sayNotes, shapeFlags } from "./shared.ts";
 
 const timingsFlag = { kind: "switch", help: "say at the end where the time went" } as const;
-const flags = { rm: rmFlag, detach: detachFlag, timings: timingsFlag, ...shapeFlags, ...execFlags } as const;
+const flags = {
+  rm: rmFlag,
+  detach: detachFlag,
+  timings: timingsFlag,
+  ...shapeFlags,
+  ...execFlags,
+  ...workspaceFlags,
+} as const;
 type Input = Invocation<typeof flags>;
 
 const refuseMeaningless = ({ args, argv, values }: Input): void => {
   const [path] = args;
-  if (path !== undefined) {
-    throw usage(
-      "vm run",
-      `unexpected argument: ${path}`,
-      `to run a command write \`banger vm run -- ${path}\`; folders cannot be brought into a VM by \`vm run\`: use \`banger vm cp\``,
-    );
-  }
+  if (path === undefined)
+    for (const name of Object.keys(workspaceFlags) as (keyof typeof workspaceFlags)[])
+      if (values[name]) throw usage("vm run", `--${name} needs a repository`, "write its folder: banger vm run ./repo");
   if (argv?.length === 0)
     throw usage("vm run", "nothing follows `--`", "write the command after it, or leave it out for a shell");
   refuseEmptyProgram("vm run", argv ?? []);
@@ -47,7 +54,15 @@ const introducer = () => {
   };
 };
 
-const runDetached = async (client: Client, { values }: Input): Promise<Outcome> => {
+/** A repository to bring in, and where it is made ready. */
+type Workspace = { plan: WorkspacePlan; staging: string };
+
+const bring = async (client: Client, vm: string, { plan, staging }: Workspace, progress: Progress): Promise<void> => {
+  const { bringIn } = await import("../workspace/bring.ts");
+  await bringIn(client, vm, plan, { staging, force: false, readonly: false }, progress);
+};
+
+const runDetached = async (client: Client, { values }: Input, workspace: Workspace | undefined): Promise<Outcome> => {
   using interrupt = interruptible();
   using display = progressDisplay();
   const progress = { signal: interrupt.signal, report: display.report };
@@ -55,6 +70,7 @@ const runDetached = async (client: Client, { values }: Input): Promise<Outcome> 
   const created = await client.operation("vmCreate", {}, request, progress);
   try {
     const vm = await client.operation("vmStart", { vm: created.id }, {}, progress);
+    if (workspace) await bring(client, vm.id, workspace, progress);
     display.clear();
     introducer()(vm);
     return { text: vm.name, data: vm };
@@ -84,36 +100,67 @@ const stopwatch = () => {
   };
 };
 
-const runAttached = async (client: Client, { values, argv = [] }: Input): Promise<Outcome> => {
+const runAttached = async (
+  client: Client,
+  { values, argv = [] }: Input,
+  workspace: Workspace | undefined,
+): Promise<Outcome> => {
   const plan = planSession(argv, values);
+  const below = workspace?.plan.repository.below;
+  if (below && plan.exec.cwd === undefined && plan.exec.user === undefined)
+    plan.exec.cwd = `/root/${workspace?.plan.repository.name}/${below}`;
   using display = progressDisplay();
   const introduce = introducer();
   const times = stopwatch();
   let vm: Vm | undefined;
-  const stream = await client.stream(
-    "vmRun",
-    {},
-    { vm: { ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) }, exec: plan.exec },
-    {
-      onEvent: (event) => {
-        if (event.progress) {
-          display.report(event.progress);
-          times.mark(event.progress.message ?? event.progress.stage);
-        }
-        if (!event.vm) return;
-        ({ vm } = event);
-        display.clear();
-        introduce(vm);
-      },
+  const ready = Promise.withResolvers<void>();
+  const request = {
+    vm: { ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) },
+    exec: plan.exec,
+    ...(workspace ? { prepare: true } : {}),
+  };
+  const stream = await client.stream("vmRun", {}, request, {
+    onEvent: (event) => {
+      if (event.progress) {
+        display.report(event.progress);
+        times.mark(event.progress.message ?? event.progress.stage);
+      }
+      if (event.prepare) ready.resolve();
+      if (!event.vm) return;
+      ({ vm } = event);
+      display.clear();
+      introduce(vm);
     },
-  );
+  });
+  const over = new AbortController();
+  const end = () => over.abort(new BangerError("CANCELLED", "cancelled"));
+  stream.closed.then(end, end);
+  let failure: unknown;
+  const prepare = async (): Promise<void> => {
+    await abortable(ready.promise, over.signal);
+    if (!workspace || !vm) return;
+    times.mark("the repository");
+    await bring(client, vm.id, workspace, { signal: over.signal, report: display.report });
+    stream.prepared();
+  };
+  const preparing = workspace
+    ? prepare().catch((error: unknown) => {
+        // After the end of the session that says why, this says less.
+        if (over.signal.aborted) return;
+        failure = error;
+        stream.abort();
+      })
+    : undefined;
   const exit = await runSession(stream, {
     ...plan,
     onOpened: () => {
       times.mark("the command");
       display[Symbol.dispose]();
     },
+  }).catch((error: unknown) => {
+    throw failure ?? error;
   });
+  await preparing;
   if (values.timings) await say(times.report());
   if (vm && !values.rm && argv.length === 0 && isTerminal(2)) {
     await say(`${vm.name} goes on running. Return: banger vm shell ${vm.name}   Delete: banger vm delete ${vm.name}`);
@@ -122,21 +169,50 @@ const runAttached = async (client: Client, { values, argv = [] }: Input): Promis
 };
 
 export const command = defineCommand({
-  usage: ["[--rm] [FLAGS]", "[--rm] [FLAGS] -- COMMAND...", "-d [FLAGS]"],
+  usage: ["[--rm] [PATH] [FLAGS]", "[--rm] [PATH] [FLAGS] -- COMMAND...", "-d [PATH] [FLAGS]"],
   description:
-    "Without a command you get a shell; a shell without a terminal reads its script from stdin. With a command, banger\nexits with its status. The VM stays unless --rm is given.",
-  args: [{ name: "PATH", help: "a folder", optional: true, hidden: true }],
+    "Without a command you get a shell; a shell without a terminal reads its script from stdin. With a command, banger\nexits with its status. The VM stays unless --rm is given. With a PATH, the repository's tracked files come to\n/root/NAME as they are in your working tree, and that is where the shell or the command begins.",
+  args: [{ name: "PATH", help: "a folder of a git repository to bring in", optional: true }],
   argv: "dashes",
   flags,
   examples: [
     ["banger vm run", "a shell in a new VM"],
     ["banger vm run --rm -- uname -a", "one command, then the VM is gone"],
+    ["banger vm run ./repo", "a shell in your repository, in a new VM"],
+    ["banger vm run --rm ./repo -- make test", "its tests, and the VM is gone"],
     ["banger vm run -d --name box --memory 4G", "a VM in the background"],
     ["banger vm run --rm < script.sh", "a script"],
   ],
   run: async (input: Input) => {
     refuseMeaningless(input);
-    using client = openClient();
-    return input.values.detach ? await runDetached(client, input) : await runAttached(client, input);
+    const [path] = input.args;
+    if (path === undefined) return await runIn(input, undefined);
+    const { planFrom, listing } = await import("../workspace/plan.ts");
+    const { workspaceStaging } = await import("../workspace/staging.ts");
+    await using staging = await workspaceStaging();
+    const plan = await readPlan(() => planFrom(path, input.values, staging.path, new AbortController().signal), path);
+    if (input.values["dry-run"]) return listing(plan);
+    await sayNotes(plan.notes);
+    return await runIn(input, { plan, staging: staging.path });
   },
 });
+
+const runIn = async (input: Input, workspace: Workspace | undefined): Promise<Outcome> => {
+  using client = openClient();
+  return input.values.detach
+    ? await runDetached(client, input, workspace)
+    : await runAttached(client, input, workspace);
+};
+
+/** A word that is no folder may be a command whose `--` was forgotten. */
+const readPlan = async (read: () => Promise<WorkspacePlan>, path: string): Promise<WorkspacePlan> => {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof BangerError) || error.code !== "WORKSPACE_REFUSED" || /[./]/.test(path)) throw error;
+    throw new BangerError(error.code, error.message, {
+      hint: `give a folder of a git repository; to run a command in a VM: banger vm run -- ${path}`,
+      cause: error,
+    });
+  }
+};

@@ -10,7 +10,7 @@ import type { SnapshotService } from "../snapshots/service.ts";
 import type { TemplateService } from "../templates/service.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
-import { withImageDefaults } from "../vms/image-defaults.ts";
+import { inWorkspace, withImageDefaults } from "../vms/image-defaults.ts";
 import { execError, execRequest, relay } from "../vms/relay.ts";
 import { runVm } from "../vms/run.ts";
 import type { VmService } from "../vms/service.ts";
@@ -108,7 +108,8 @@ export const handlers = (services: HandlerServices): Handlers => {
 
     vmRun: async ({ request }, client) => client.close(await runVm(client, request, vms, operations)),
     vmExec: async ({ params, request }, client) => {
-      const exec = withImageDefaults(request, await vms.imageDefaults(vms.find(params.vm)));
+      const actor = vms.find(params.vm);
+      const exec = withImageDefaults(inWorkspace(request, actor.row().workspace), await vms.imageDefaults(actor));
       try {
         await guestStream(params.vm, client, execRequest(exec));
       } catch (error) {

@@ -37,6 +37,7 @@ export const migrations: readonly string[] = [
    ALTER TABLE vms ADD COLUMN host_boot TEXT`,
   `ALTER TABLE vms ADD COLUMN helpers TEXT NOT NULL DEFAULT '[]'`,
   "ALTER TABLE vms ADD COLUMN restored TEXT",
+  "ALTER TABLE vms ADD COLUMN workspace TEXT",
 ];
 
 export type Database = DatabaseSync;

@@ -43,6 +43,8 @@ export type VmRow = {
   helpers: readonly ProcessIdentity[];
   /** Of its present or last run; undefined where it booted. */
   restored: RestoredFrom | undefined;
+  /** The repository that was brought in last. */
+  workspace: Vm["workspace"];
   /** Of the last connection to the guest agent. */
   epoch: number;
 };
@@ -58,6 +60,11 @@ const json = (name: string): Column => ({
   name,
   write: (value) => JSON.stringify(value),
   read: (value) => JSON.parse(String(value)),
+});
+const optionalJson = (name: string): Column => ({
+  name,
+  write: (value) => (value === undefined ? null : JSON.stringify(value)),
+  read: (value) => (value === null ? undefined : JSON.parse(String(value))),
 });
 const flag = (name: string): Column => ({ name, write: (value) => (value ? 1 : 0), read: (value) => value === 1 });
 
@@ -90,6 +97,7 @@ const columns: Record<keyof VmRow, Column> = {
   hostBoot: plain("host_boot"),
   helpers: json("helpers"),
   restored: plain("restored"),
+  workspace: optionalJson("workspace"),
   epoch: plain("epoch"),
 };
 const fields = Object.entries(columns) as [keyof VmRow, Column][];

@@ -19,7 +19,7 @@ const MAX_LABELS = 64;
  * @throws USAGE for a disk that would shrink or too many labels; nothing is changed then
  */
 export const planChange = (row: VmRow, request: SetVm): Change => {
-  const { vcpu, memory, network, diskSize, autoStop, labels } = request;
+  const { vcpu, memory, network, diskSize, autoStop, labels, workspace } = request;
   const effects: Change["effects"] = {};
   const record: Partial<VmRow> = {};
   const running = row.state !== "stopped";
@@ -49,6 +49,10 @@ export const planChange = (row: VmRow, request: SetVm): Change => {
   if (labels !== undefined) {
     record.labels = applyLabels(row.labels, labels);
     effects.labels = "now";
+  }
+  if (workspace !== undefined) {
+    record.workspace = workspace ?? undefined;
+    effects.workspace = "now";
   }
   return { record, effects };
 };

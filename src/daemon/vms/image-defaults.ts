@@ -1,6 +1,6 @@
 /** How a command runs where its caller says nothing: as the image says, the way `docker run` and `docker exec` take it. */
 import type { ImageBoot } from "../../contract/images.ts";
-import type { Exec } from "../../contract/vms.ts";
+import type { Exec, Workspace } from "../../contract/vms.ts";
 
 /** An image of a whole system starts its shells at home, like a login does; that is another place for each user. */
 const HOME = "/root";
@@ -21,3 +21,11 @@ export const withImageDefaults = (exec: Exec, boot: ImageBoot | undefined, main 
     ...(exec.user === undefined && user !== "root" ? { user } : {}),
   };
 };
+
+/** Root's shells and commands begin in the repository that was brought in; others may not enter root's home. */
+export const inWorkspace = (exec: Exec, workspace: Workspace | undefined): Exec =>
+  workspace === undefined ||
+  exec.cwd !== undefined ||
+  (exec.user !== undefined && !/^(?:root|0)(?::|$)/.test(exec.user))
+    ? exec
+    : { ...exec, cwd: workspace.path };

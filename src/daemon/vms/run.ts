@@ -1,13 +1,13 @@
 /** `vm run`: create, start, exec, and for an ephemeral VM delete, as one stream that nothing can leave half done. */
 import { BangerError } from "../../contract/errors.ts";
 import type { OperationInfo } from "../../contract/api.ts";
-import type { ProgressEvent } from "../../contract/progress.ts";
+import { abortable, type Progress, type ProgressEvent } from "../../contract/progress.ts";
 import type { Run } from "../../contract/vms.ts";
 import type { StreamResult } from "../../guest/stream.ts";
 import type { ClientStream } from "../api/client-stream.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "./actor.ts";
-import { withImageDefaults } from "./image-defaults.ts";
+import { inWorkspace, withImageDefaults } from "./image-defaults.ts";
 import { execError, execRequest, relay } from "./relay.ts";
 import type { VmService } from "./service.ts";
 
@@ -17,7 +17,7 @@ import type { VmService } from "./service.ts";
  */
 export const runVm = async (
   client: ClientStream,
-  { vm, exec }: Run,
+  { vm, exec, prepare }: Run,
   vms: VmService,
   operations: Operations,
 ): Promise<StreamResult> => {
@@ -35,8 +35,10 @@ export const runVm = async (
         try {
           client.event({ vm: vms.view(created) });
           await created.start(progress, vm.force);
+          const channel = await created.guest(progress);
+          if (prepare) await prepared(client, progress);
           actor = created;
-          return await created.guest(progress);
+          return channel;
         } catch (error) {
           actor = undefined;
           // Part of the operation, so that a daemon that ends waits for it. Never under the signal that brought us here.
@@ -49,7 +51,7 @@ export const runVm = async (
     if (!actor) throw new BangerError("INTERNAL", "a run without its VM");
     using _use = actor.use();
     client.event({ vm: vms.view(actor) });
-    const main = withImageDefaults(exec, await vms.imageDefaults(actor), true);
+    const main = withImageDefaults(inWorkspace(exec, actor.row().workspace), await vms.imageDefaults(actor), true);
     return await relay(client, guest, execRequest(main)).catch((error: unknown) => {
       throw execError(error, main);
     });
@@ -57,6 +59,16 @@ export const runVm = async (
     // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.
     if (actor && vm.ephemeral) await actor.remove(unattended);
   }
+};
+
+/** The client does what it has to do in the VM. */
+const prepared = async (client: ClientStream, progress: Progress): Promise<void> => {
+  const done = Promise.withResolvers<void>();
+  client.onControl((message) => {
+    if (message.prepared === true) done.resolve();
+  });
+  client.event({ prepare: true });
+  await abortable(done.promise, progress.signal);
 };
 
 /** A failure's hint may lead to the console of a VM that is gone by now; what it said last is in the message. */

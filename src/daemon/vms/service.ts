@@ -207,6 +207,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       hostBoot: undefined,
       helpers: [],
       restored: undefined,
+      workspace: undefined,
       epoch: 0,
     };
     store.insert(row);

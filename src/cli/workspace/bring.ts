@@ -1,0 +1,128 @@
+/** Brings a repository into a VM that runs: all of it, or what has changed since the last time. */
+import { BangerError } from "../../contract/errors.ts";
+import type { Progress } from "../../contract/progress.ts";
+import type { Client } from "../../client/client.ts";
+import { type Manifest, manifestPath, parseManifest } from "../../workspace/manifest.ts";
+import { differenceFrom, type WorkspacePlan } from "../../workspace/plan.ts";
+import { type GuestFiles, guestFiles } from "../copy/guest-files.ts";
+import { byteMeter } from "../copy/meter.ts";
+import { changesInGuest } from "./guest-changes.ts";
+import { type GuestProgram, guestProgram } from "./guest.ts";
+
+export type Brought = { path: string; changed: number; removed: number; bytes: number };
+
+export type BringOptions = {
+  /** A folder of ours that is gone afterwards. */
+  staging: string;
+  /** Also over what was changed in the guest. */
+  force: boolean;
+  readonly: boolean;
+};
+
+export const workspacePath = ({ repository }: WorkspacePlan): string => `/root/${repository.name}`;
+
+/**
+ * @param vm runs
+ * @throws WORKSPACE_CONFLICT when the guest has something of its own in the place
+ */
+export const bringIn = async (
+  client: Client,
+  vm: string,
+  plan: WorkspacePlan,
+  options: BringOptions,
+  progress: Progress,
+): Promise<Brought> => {
+  const files = guestFiles(client, vm, progress.signal);
+  const program = guestProgram(client, vm, progress.signal);
+  const { repository } = plan;
+  const path = workspacePath(plan);
+  const record = manifestPath(repository.name);
+  progress.report({ stage: "workspace", message: `reading ${repository.root}` });
+  const before = await manifestIn(files, record);
+  if (before === undefined) await refuseForeign(files, path);
+  const difference = await differenceFrom(plan, before, options.staging, progress.signal);
+  const { changed, removed, manifest } = difference;
+  if (before && !before.arriving && !options.force) await refuseOverwriting(files, path, before, difference);
+  if (before) await program(["sh", "-c", 'while umount "$1" 2>/dev/null; do :; done', "sh", path]);
+
+  // Until all is there, the guest is known to have any part of the old and the new.
+  await writeManifest(files, record, { ...manifest, arriving: true, files: { ...before?.files, ...manifest.files } });
+  if (removed.length > 0) await remove(program, path, removed);
+  const archive = byteMeter(
+    (event) => progress.report({ ...event, stage: "workspace" }),
+    repository.name,
+    difference.size,
+  );
+  await files.send({ op: "tar_in", path, uid: 0, gid: 0 }, archive.count(difference.archive()));
+  await writeManifest(files, record, manifest);
+  if (options.readonly) await makeReadOnly(program, path);
+  const { commit } = plan.states.get("") ?? {};
+  const workspace = { path, repository: repository.root, ...(commit === undefined ? {} : { commit }) };
+  await client.operation("vmSet", { vm }, { workspace });
+  return { path, changed: changed.length, removed: removed.length, bytes: difference.size };
+};
+
+const manifestIn = async (files: GuestFiles, path: string): Promise<Manifest | undefined> => {
+  if (!(await files.stat(path))) return undefined;
+  const chunks: Buffer[] = [];
+  await files.receive({ op: "read", path }, async (data) => {
+    for await (const chunk of data) chunks.push(chunk as Buffer);
+  });
+  try {
+    return parseManifest(Buffer.concat(chunks).toString("utf8"));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return undefined;
+  }
+};
+
+const writeManifest = (files: GuestFiles, path: string, manifest: Manifest): Promise<void> => {
+  const data = Buffer.from(JSON.stringify(manifest));
+  return files.send({ op: "write", path, mode: 0o600, parents: true, size: data.length }, once(data));
+};
+
+async function* once(data: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield data;
+}
+
+const refuseForeign = async (files: GuestFiles, path: string): Promise<void> => {
+  if (!(await files.stat(path, false))) return;
+  throw new BangerError("WORKSPACE_CONFLICT", `there is a ${path} in the guest that banger has not brought`, {
+    hint: `move it away first: banger vm exec VM -- mv ${path} ${path}.old`,
+  });
+};
+
+const refuseOverwriting = async (
+  files: GuestFiles,
+  path: string,
+  before: Manifest,
+  { changed, removed, manifest }: { changed: string[]; removed: string[]; manifest: Manifest },
+): Promise<void> => {
+  const changes = await changesInGuest(files, path, before, manifest, [...changed, ...removed]);
+  if (changes.length === 0) return;
+  const listed = changes.slice(0, 10).join(", ");
+  const more = changes.length > 10 ? ` and ${changes.length - 10} more` : "";
+  throw new BangerError("WORKSPACE_CONFLICT", `the guest has changed what would be overwritten: ${listed}${more}`, {
+    hint: "take its work out first (banger vm workspace export), or overwrite it with --force",
+    details: { changes },
+  });
+};
+
+/** Files that are gone, then the folders that this leaves empty. */
+const remove = async (program: GuestProgram, path: string, removed: readonly string[]): Promise<void> => {
+  const list = (names: Iterable<string>) => Buffer.from([...names].map((name) => `./${name}\0`).join(""), "latin1");
+  await program(["sh", "-c", 'cd "$1" && exec xargs -0 rm -f --', "sh", path], { input: list(removed) });
+  const folders = new Set<string>();
+  for (const name of removed)
+    for (let at = name.lastIndexOf("/"); at > 0; at = name.lastIndexOf("/", at - 1)) folders.add(name.slice(0, at));
+  if (folders.size === 0) return;
+  const deepest = [...folders].sort((a, b) => b.length - a.length);
+  // One that holds something stays.
+  await program(["sh", "-c", 'cd "$1" && { xargs -0 rmdir -- 2>/dev/null || :; }', "sh", path], {
+    input: list(deepest),
+  });
+};
+
+const makeReadOnly = async (program: GuestProgram, path: string): Promise<void> => {
+  await program(["sh", "-c", 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"', "sh", path]);
+};

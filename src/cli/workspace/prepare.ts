@@ -1,0 +1,46 @@
+import { formatSize } from "../../contract/names.ts";
+import { openClient } from "../../client/client.ts";
+import { defineCommand } from "../command.ts";
+import { workspaceFlags } from "../flags/workspace.ts";
+import { interruptible } from "../interrupt.ts";
+import { progressDisplay } from "../render/progress.ts";
+import { sayNotes, vmArgument } from "../vm/shared.ts";
+import { bringIn } from "./bring.ts";
+import { listing, planFrom } from "./plan.ts";
+import { workspaceStaging } from "./staging.ts";
+
+export const command = defineCommand({
+  usage: ["VM PATH [FLAGS]"],
+  description:
+    "The files that git tracks, as they are in your working tree, with the last commits, your branch, name and address:\nthey come to /root/NAME, and shells begin there. Done again, what has changed on the host follows; what the VM has\nchanged itself is not overwritten. Ignored files never travel.",
+  args: [vmArgument, { name: "PATH", help: "a folder of a git repository" }],
+  argv: "none",
+  flags: {
+    ...workspaceFlags,
+    readonly: { kind: "switch", help: "nothing can be written there in the VM, until it is restarted" },
+    force: { kind: "switch", short: "f", help: "overwrite what was changed in the VM" },
+  },
+  examples: [
+    ["banger vm workspace prepare box ./repo", "bring it in, or what has changed"],
+    ["banger vm workspace prepare box ./repo --from main --branch fix", "a new branch of a commit"],
+    ["banger vm workspace prepare box ./repo --dry-run", "which files would travel?"],
+  ],
+  run: async ({ args: [vm = "", path = ""], values }) => {
+    using interrupt = interruptible();
+    using display = progressDisplay();
+    await using staging = await workspaceStaging();
+    const plan = await planFrom(path, values, staging.path, interrupt.signal);
+    if (values["dry-run"]) return listing(plan);
+    using client = openClient();
+    const options = { staging: staging.path, force: values.force, readonly: values.readonly };
+    const brought = await bringIn(client, vm, plan, options, { signal: interrupt.signal, report: display.report });
+    display.clear();
+    await sayNotes(plan.notes);
+    const { changed, removed, bytes } = brought;
+    const gone = removed === 0 ? "" : `, ${removed} removed`;
+    return {
+      data: brought,
+      text: `${brought.path}: ${changed} of ${plan.paths.length} files sent${gone}, ${formatSize(bytes)}`,
+    };
+  },
+});

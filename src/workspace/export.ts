@@ -1,0 +1,53 @@
+/**
+ * What a guest makes its patch with: its own git and a shell. The user's index there is left alone: changes are added to a copy of it, beside it on
+ * the VM's disk, since a folder in memory may be too small for it.
+ */
+export const exportFormats = ["diff", "commits"] as const;
+export type ExportFormat = (typeof exportFormats)[number];
+
+/** Exit statuses of the script, for what it cannot do. */
+export const exportStatus = { noGit: 90, noRepository: 91, noBase: 92 } as const;
+
+/** Of a guest's settings none decides how the patch looks. */
+const plain =
+  "--binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --src-prefix=a/ --dst-prefix=b/";
+
+/**
+ * $1 folder, $2 base or empty, $3 format. The last line of stderr says how many changes are not in commits.
+ * Without a base: the state that was brought in, for a diff; the commit that was, for commits.
+ */
+const script = `
+command -v git >/dev/null || exit ${exportStatus.noGit}
+cd "$1" || exit ${exportStatus.noRepository}
+git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c diff.orderFile=/dev/null -c core.quotePath=true "$@"; }
+dir=$(git rev-parse --absolute-git-dir 2>/dev/null) || exit ${exportStatus.noRepository}
+base=$(git rev-parse --verify --quiet "\${2:-refs/banger/base}^{commit}") || exit ${exportStatus.noBase}
+if [ "$3" = commits ]; then
+  if [ -z "$2" ] && [ "$(git show --no-patch --format=%ae "$base")" = banger@localhost ]; then
+    base=$(git rev-parse --verify --quiet "$base^") || base=
+  fi
+  git status --porcelain | wc -l >&2
+  git rev-parse --verify --quiet HEAD >/dev/null || exit 0
+  if [ -n "$base" ]; then set -- "$base..HEAD"; else set -- --root HEAD; fi
+  exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} "$@"
+fi
+index=$(mktemp "$dir/banger-export.XXXXXX") || exit 1
+trap 'rm -f "$index" "$index.lock"' EXIT
+trap 'exit 1' HUP INT TERM
+if [ -f "$dir/index" ]; then cp -p "$dir/index" "$index"; else rm -f "$index"; fi
+export GIT_INDEX_FILE="$index"
+git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all . || exit 1
+tree=$(git write-tree) || exit 1
+git diff-tree -r -p ${plain} "$base" "$tree"
+`;
+
+/** The program that writes the patch to stdout, for a guest or any folder. @param base a commit of the guest's */
+export const exportProgram = (path: string, base: string | undefined, format: ExportFormat): [string, ...string[]] => [
+  "sh",
+  "-c",
+  script,
+  "sh",
+  path,
+  base ?? "",
+  format,
+];

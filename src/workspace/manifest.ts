@@ -1,0 +1,60 @@
+/** What the guest says it has of a workspace. It lies in the guest, so that it goes along with snapshots and forks of its disk; it is believed only as far as it decides what is sent. */
+import type { State } from "./state.ts";
+
+/** What changes in the guest are measured against. */
+export const BASE_REF = "refs/banger/base";
+
+/** How much of the history travels: some commits, all, or none (files only). */
+export const workspaceModes = ["shallow", "full", "files"] as const;
+export type WorkspaceMode = (typeof workspaceModes)[number];
+
+export type RepositoryManifest = { commit?: string; base: string; branch?: string; shallow: string[] };
+
+export type Manifest = {
+  version: 1;
+  /** The guest may have part of this only: its sending was begun. */
+  arriving: boolean;
+  mode: WorkspaceMode;
+  /** By their folder below the root, `` for the root; one character a byte. */
+  repositories: Record<string, RepositoryManifest>;
+  /** `100644 OID` by path. */
+  files: Record<string, string>;
+};
+
+/** Where the guest keeps it. */
+export const manifestPath = (name: string): string => `/var/lib/banger/workspaces/${name}.json`;
+
+/** @throws SyntaxError; undefined where it is of another version or no manifest */
+export const parseManifest = (text: string): Manifest | undefined => {
+  const value = JSON.parse(text) as Partial<Manifest> | null;
+  if (value?.version !== 1 || typeof value.files !== "object" || typeof value.repositories !== "object")
+    return undefined;
+  if (!value.files || !value.repositories || !workspaceModes.some((mode) => mode === value.mode)) return undefined;
+  for (const { base, commit = base, shallow } of Object.values(value.repositories))
+    if (!isOid(base) || !isOid(commit) || !Array.isArray(shallow) || !shallow.every(isOid)) return undefined;
+  return value as Manifest;
+};
+
+const isOid = (text: unknown): boolean => typeof text === "string" && /^[0-9a-f]{40}(?:[0-9a-f]{24})?$/.test(text);
+
+export const manifestOf = (
+  states: ReadonlyMap<string, State>,
+  shallow: ReadonlyMap<string, string[]>,
+  mode: WorkspaceMode,
+): Manifest => {
+  const repositories: Manifest["repositories"] = {};
+  const files: Manifest["files"] = {};
+  for (const [folder, { commit, base, branch, entries }] of states) {
+    repositories[folder] = {
+      ...(commit ? { commit } : {}),
+      base,
+      ...(branch === undefined ? {} : { branch }),
+      shallow: shallow.get(folder) ?? [],
+    };
+    for (const { path, mode: bits, oid } of entries)
+      if (bits !== "160000") files[below(folder, path)] = `${bits} ${oid}`;
+  }
+  return { version: 1, arriving: false, mode, repositories, files };
+};
+
+export const below = (folder: string, path: string): string => (folder === "" ? path : `${folder}/${path}`);

@@ -1,0 +1,151 @@
+/** A repository in a VM: brought in, brought again, and what must not happen. */
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { appendFile, mkdir, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import { installFixture } from "../support/fixture.ts";
+import { type Done, finish, type Host, testHost } from "../support/host.ts";
+import { outputHolds } from "../support/wait.ts";
+
+/** The one that has git. */
+const IMAGE = "debian-bookworm";
+const execFileAsync = promisify(execFile);
+let host: Host;
+let repo: string;
+
+const git = async (...args: string[]): Promise<string> =>
+  (await execFileAsync("git", args, { cwd: repo, env: { ...process.env, ...host.env, GIT_CONFIG_NOSYSTEM: "1" } }))
+    .stdout;
+const good = async (done: Promise<Done>): Promise<Done> => {
+  const ended = await done;
+  assert.equal(ended.status, 0, ended.stderr);
+  return ended;
+};
+const inGuest = async (script: string): Promise<string> =>
+  (await good(host.banger("vm", "exec", "box", "--", "sh", "-c", script))).stdout;
+const prepare = (...args: string[]) => host.banger("vm", "workspace", "prepare", "box", repo, ...args);
+
+before(async () => {
+  host = await testHost(`default_image_name = "${IMAGE}"\n`);
+  await installFixture(host, [IMAGE]);
+  repo = join(host.env.HOME, "my repo");
+  await mkdir(join(repo, "sub"), { recursive: true });
+  await git("init", "--quiet", "--initial-branch=main");
+  await git("config", "user.name", "Dev");
+  await git("config", "user.email", "dev@example.org");
+  await writeFile(join(repo, ".gitignore"), ".env\n");
+  await writeFile(join(repo, "sub/a"), "a\n");
+  await writeFile(join(repo, "b"), "b\n");
+  await writeFile(join(repo, "c"), "c\n");
+  await symlink("sub/a", join(repo, "link"));
+  await writeFile(Buffer.concat([Buffer.from(`${repo}/bytes-`), Buffer.from([0xff])]), "bytes\n");
+  await git("add", "--all");
+  await git("commit", "--quiet", "-m", "first");
+  await writeFile(join(repo, ".env"), "SECRET=1\n");
+  await writeFile(join(repo, "b"), "staged\n");
+  await git("add", "b");
+  await appendFile(join(repo, "b"), "and not staged\n");
+  await rm(join(repo, "c"));
+});
+after(() => host[Symbol.asyncDispose]());
+
+test("what cannot be brought is refused before there is a VM, and a dry run makes none", async () => {
+  const bare = join(host.env.HOME, "bare");
+  await git("clone", "--quiet", "--bare", repo, bare);
+  for (const path of [bare, join(host.env.HOME, "missing"), host.env.HOME, "make"]) {
+    const done = await host.banger("vm", "run", path);
+    assert.equal(done.status, 1, done.stderr);
+    assert.match(done.stderr, /bare|there is no|not in a git repository|nothing in/);
+  }
+  for (const words of [
+    ["--branch", "x"],
+    ["./x", "--mode", "all"],
+  ])
+    assert.equal((await host.banger("vm", "run", ...words)).status, 2);
+  const dry = await good(host.banger("vm", "run", repo, "--dry-run"));
+  assert.deepEqual(dry.stdout.trim().split("\n").slice(0, 2), [".gitignore", "b"]);
+  assert.doesNotMatch(dry.stdout, /\.env|^c$/m);
+  assert.deepEqual(await host.json("vm", "list"), []);
+});
+
+test("`vm run PATH -- COMMAND` runs in the repository, forwards the status and leaves nothing", async () => {
+  const script = "pwd; git status --porcelain; cat b; git log --format=%s%n%an; exit 7";
+  const done = await host.run([
+    "vm",
+    "run",
+    "--rm",
+    join(repo, "sub"),
+    "--cwd",
+    "/root/my repo",
+    "--",
+    "sh",
+    "-c",
+    script,
+  ]);
+  assert.equal(done.status, 7, done.stderr);
+  assert.equal(done.stdout, "/root/my repo\nMM b\n D c\nstaged\nand not staged\nfirst\nDev\n");
+  assert.deepEqual(await host.json("vm", "list"), []);
+  assert.deepEqual(await readdir(join(host.env.XDG_CACHE_HOME, "banger", "workspaces")), []);
+});
+
+test("Ctrl-C while a repository travels takes the VM with it", async () => {
+  const large = join(host.env.HOME, "large");
+  await mkdir(large);
+  await execFileAsync("git", ["init", "--quiet", large]);
+  await execFileAsync("dd", ["if=/dev/urandom", `of=${large}/f`, "bs=1M", "count=200"]);
+  await execFileAsync("git", ["-C", large, "add", "f"]);
+  const child = host.start(["vm", "run", large, "--", "true"]);
+  await outputHolds(child, /workspace: /);
+  child.kill("SIGINT");
+  const done = await finish(child);
+  assert.equal(done.status, 130, done.stderr);
+  assert.deepEqual(await host.json("vm", "list"), []);
+  await rm(large, { recursive: true });
+});
+
+test("shells and commands begin in the repository of a VM that goes on, and a second prepare brings what has changed", async () => {
+  await good(host.banger("vm", "run", "-d", "--name", "box", repo));
+  assert.equal(
+    await inGuest("pwd; test ! -e .env && git fsck --no-dangling 2>&1; git diff refs/banger/base"),
+    "/root/my repo\n",
+  );
+  assert.equal((await good(host.banger("vm", "exec", "box", "--cwd", "/", "--", "pwd"))).stdout, "/\n");
+  assert.equal((await good(host.banger("vm", "exec", "box", "--user", "nobody", "--", "pwd"))).stdout, "/\n");
+  assert.equal((await host.json<{ workspace: { path: string } }>("vm", "show", "box")).workspace.path, "/root/my repo");
+
+  await inGuest("echo mine > mine; echo kept >> .gitignore");
+  await writeFile(join(repo, "sub/a"), "from the host\n");
+  await git("rm", "--quiet", "--cached", "c");
+  const second = await good(prepare());
+  assert.match(second.stdout, /1 of \d+ files sent/);
+  assert.equal(await inGuest("cat sub/a mine; tail -1 .gitignore"), "from the host\nmine\nkept\n");
+
+  await writeFile(join(repo, ".gitignore"), ".env\n*.o\n");
+  const refused = await prepare();
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /\.gitignore/);
+  assert.equal(await inGuest("tail -1 .gitignore"), "kept\n");
+  await good(prepare("--force"));
+  assert.equal(await inGuest("tail -1 .gitignore"), "*.o\n");
+
+  await inGuest("git commit --quiet --all -m 'in the guest'");
+  await writeFile(join(repo, "sub/a"), "once more\n");
+  assert.match((await prepare()).stderr, /commits on main/);
+  await good(prepare("--force", "--branch", "other", "--readonly"));
+  assert.equal(await inGuest("git branch --show-current; touch x 2>/dev/null || echo read-only"), "other\nread-only\n");
+  await good(prepare("--branch", "other"));
+  await inGuest("printf 'new\\0' > x; git commit --quiet --allow-empty -m more; echo tail >> b");
+  const status = await inGuest("git status --porcelain");
+  const patch = join(host.env.HOME, "work.patch");
+  await good(host.banger("vm", "workspace", "export", "box", "-o", patch));
+  await git("apply", "--binary", patch);
+  assert.equal(await readFile(join(repo, "x"), "latin1"), "new\0");
+  assert.equal(await readFile(join(repo, "b"), "utf8"), "staged\nand not staged\ntail\n");
+  assert.equal(await inGuest("git status --porcelain; ls .git | grep banger-export || :"), status);
+  const commits = await good(host.banger("vm", "workspace", "export", "box", "--format", "commits"));
+  assert.match(commits.stdout, /^From [0-9a-f]{40}/);
+  assert.match(commits.stderr, /[1-9]\d* changed files in the VM are not committed/);
+  assert.match((await host.banger("vm", "workspace", "export", "box", "--base", "nope")).stderr, /no commit "nope"/);
+});
