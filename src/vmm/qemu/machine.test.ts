@@ -18,7 +18,11 @@ const withSleeper = async (
   const root = await mkdtemp(join(tmpdir(), "banger-machine-"));
   const folder = join(root, "vm");
   await mkdir(folder);
-  await using running = await startProcess({ argv: ["sh", "-c", "sleep 60 & wait", "sh", ...words] });
+  // It waits without a child: one would have the same command line until it executes something else.
+  await using running = await startProcess({
+    argv: ["sh", "-c", "read -r _", "sh", ...words],
+    stdio: ["pipe", "ignore", "pipe"],
+  });
   try {
     const startTime = await processStartTime(running.pid);
     const socket = (name: string) => join(folder, name);
