@@ -167,6 +167,12 @@ test("a sleeping VM whose memory is damaged boots from its disk, and says so", a
   const started = await ok("vm", "start", "box");
   assert.match(started.stderr, /could not be woken \(.*memory is 1000 bytes long.*booted from its disk/);
   assert.equal(await exec("box", "cat /root/written"), "written\n");
+  // Stopping wakes it first: its programs end as they would have.
+  await exec("box", "echo kept >/dev/shm/kept");
+  await ok("vm", "sleep", "box");
+  await ok("vm", "restart", "box");
+  assert.equal((await show("box")).restored, undefined);
+  assert.equal(await exec("box", "cat /root/written; ls /dev/shm"), "written\n");
 });
 
 /** A save is under way once its copy of the disk is there. */

@@ -173,7 +173,10 @@ export const cloneSaved = async (
   progress: Progress,
 ): Promise<void> => {
   await mkdir(files.folder, { recursive: true, mode: 0o700 });
-  await Promise.all([disk && copyDisk(saved.disk, files.disk, progress), linkMemory(saved.memory, files.memory)]);
+  await Promise.all([
+    disk && copyDisk(saved.disk, files.disk, progress),
+    linkMemory(saved.memory, files.memory, progress),
+  ]);
 };
 
 const copyDisk = async (from: string, to: string, progress: Progress): Promise<void> => {
@@ -186,9 +189,15 @@ const copyDisk = async (from: string, to: string, progress: Progress): Promise<v
 };
 
 /** Another name of the file: it stays as long as the VM, whatever becomes of the saved machine. */
-export const linkMemory = async (from: string, to: string): Promise<void> => {
+export const linkMemory = async (from: string, to: string, progress: Progress): Promise<void> => {
   await rm(to, { force: true });
-  await link(from, to);
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (errnoOf(error) !== "EXDEV") throw error;
+    // The user has put VMs and saved machines on two file systems: it costs a copy each time.
+    await copySparse(from, to, progress);
+  }
 };
 
 /** When a saved machine was used last is the time of its manifest. */

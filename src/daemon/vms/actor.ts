@@ -377,6 +377,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
   };
 
   const stop = async (progress: Progress, options: StopOptions = {}) => {
+    // What its programs have not written down yet is in the memory it sleeps with.
+    if (row.state === "asleep") await start(progress);
     // One that runs and is only being taken up is waited for: its disks are to be synced.
     if (row.state !== "running" && !options.onlyIf) interrupt("it was stopped");
     else saving?.abort(new BangerError("CANCELLED", `VM ${row.name} was not saved: it was stopped`));

@@ -40,7 +40,8 @@ export const planChange = (row: VmRow, request: SetVm): Change => {
   if (diskSize !== undefined) {
     if (diskSize < row.diskSize) throw shrinks(row, diskSize);
     record.diskSize = diskSize;
-    effects.diskSize = running ? "now" : "start";
+    // What sleeps wakes with the disk that its guest knows.
+    effects.diskSize = row.state === "asleep" ? "restart" : running ? "now" : "start";
   }
   if (autoStop !== undefined) {
     record.autoStop = autoStop ?? undefined;

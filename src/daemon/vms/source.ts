@@ -96,7 +96,7 @@ export const sleepSource = (row: VmRow, services: GuestServices): Source => {
       await checkUsable(row, saved, manifest, services, progress);
       await rm(files.waking, { recursive: true, force: true });
       await rename(files.asleep, files.waking);
-      await linkMemory(used.memory, files.memory);
+      await linkMemory(used.memory, files.memory, progress);
     },
     done: async () => void (await remove()),
     discard: async (why) => {

@@ -9,7 +9,7 @@ import { connectTo } from "../../host/sockets.ts";
 import type { Machine, MachineEnd, MachineIdentity, MachineSpec, ProcessIdentity } from "../driver.ts";
 import { driveName } from "./arguments.ts";
 import { type QmpEvent, qmpClient } from "./qmp.ts";
-import { saveMachine } from "./save.ts";
+import { endStrayMirror, saveMachine } from "./save.ts";
 
 type Parts = {
   identity: MachineIdentity;
@@ -62,6 +62,7 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
   };
   if (exited) void exited.then(finish, () => finish(undefined));
   else {
+    void endStrayMirror(qmp);
     // An adopted QEMU is not our child: its control connection ends when it does, or a moment before.
     const onClose = () => {
       const over = () => finish(undefined);

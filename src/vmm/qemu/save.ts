@@ -63,6 +63,16 @@ const saveMemory = async (pid: number, size: number, target: string, progress: P
   return Number(stdout.trim());
 };
 
+/** A daemon that died while it saved the machine has left a mirror that writes to a file that is gone. */
+export const endStrayMirror = async (qmp: Qmp): Promise<void> => {
+  try {
+    await qmp.execute("block-job-cancel", { device: MIRROR, force: true });
+  } catch (error) {
+    // There is none, which is the usual case, or the machine has ended.
+    if (!(error instanceof BangerError)) throw error;
+  }
+};
+
 type Mirror = {
   /** Of a machine that stands still: resolves when the copy is whole. */
   finish(): Promise<void>;
