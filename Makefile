@@ -68,7 +68,7 @@ format: setup
 	cd agent && cargo fmt
 
 bench: build
-	$(NODE) bench/main.ts
+	$(NODE) bench/main.ts $(BENCH)
 
 chaos: build
 	$(NODE) test/chaos/main.ts $(if $(SEED),--seed $(SEED))
