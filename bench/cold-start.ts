@@ -7,7 +7,7 @@ import type { Host } from "../test/support/host.ts";
 import { type Figure, median, round, spreadOf, timed } from "./measure.ts";
 
 const run = promisify(execFile);
-export const yardstick = join(import.meta.dirname, "..", "..", "shared", "baseline", "bare_vmm.py");
+const yardstick = join(import.meta.dirname, "..", "..", "shared", "baseline", "bare_vmm.py");
 const image = "debian-bookworm-slim";
 /** The yardstick boots 3 times a call. */
 const COLD_PER_CALL = 3;
@@ -41,6 +41,40 @@ export const modulesForYardstick = async (kernel: string, folder: string): Promi
   return folder;
 };
 
+/** Medians of the bare VMM, in ms. */
+export type Bare = { cold_ready_ms: number; exec_true_ms: number; restore_first_exit_ms: number };
+
+/** @param options.memory in MiB */
+export const yardstickRun = async (options: {
+  kernel: string;
+  modules: string;
+  rootfs: string;
+  memory: number;
+  cpus: number;
+  runs: number;
+}): Promise<Bare> => {
+  const { stdout } = await run("timeout", [
+    "300",
+    "python3",
+    yardstick,
+    "--kernel",
+    join(options.kernel, "vmlinux"),
+    "--modules",
+    options.modules,
+    "--rootfs",
+    options.rootfs,
+    "--mem",
+    String(options.memory),
+    "--cpus",
+    String(options.cpus),
+    "--runs",
+    String(options.runs),
+    "--append",
+    "mitigations=off nokaslr",
+  ]);
+  return JSON.parse(stdout) as Bare;
+};
+
 export const coldStart = async (host: Host): Promise<Figure[]> => {
   await access(yardstick);
   const state = join(host.env.XDG_STATE_HOME, "banger");
@@ -67,26 +101,14 @@ export const coldStart = async (host: Host): Promise<Figure[]> => {
   };
   await runOnce();
   for (let call = 0; call < CALLS; call++) {
-    const { stdout } = await run("timeout", [
-      "300",
-      "python3",
-      yardstick,
-      "--kernel",
-      join(kernel, "vmlinux"),
-      "--modules",
+    const bare = await yardstickRun({
+      kernel,
       modules,
-      "--rootfs",
-      join(state, "images", image, "rootfs.ext4"),
-      "--mem",
-      "512",
-      "--cpus",
-      "1",
-      "--runs",
-      String(COLD_PER_CALL),
-      "--append",
-      "mitigations=off nokaslr",
-    ]);
-    const bare = JSON.parse(stdout) as { cold_ready_ms: number; exec_true_ms: number };
+      rootfs: join(state, "images", image, "rootfs.ext4"),
+      memory: 512,
+      cpus: 1,
+      runs: COLD_PER_CALL,
+    });
     bareReady.push(bare.cold_ready_ms);
     bareExec.push(bare.exec_true_ms);
     for (let i = 0; i < COLD_PER_CALL; i++) ours.push(await timed(runOnce));

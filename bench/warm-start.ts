@@ -1,13 +1,10 @@
 /** `vm run` from a template, against a cold boot of the same image and QEMU alone restoring the least guest that can answer. */
-import { execFile } from "node:child_process";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { type Host, testHost } from "../test/support/host.ts";
 import { installFixture } from "../test/support/fixture.ts";
-import { modulesForYardstick, yardstick } from "./cold-start.ts";
+import { modulesForYardstick, yardstickRun } from "./cold-start.ts";
 import { type Figure, median, quantile, round, spreadOf, timed } from "./measure.ts";
 
-const run = promisify(execFile);
 const image = "debian-bookworm";
 const shape = ["--image", image, "--vcpu", "2", "--memory", "1G"];
 const ROUNDS = 6;
@@ -30,26 +27,14 @@ export const warmStart = async (_host: Host): Promise<Figure[]> => {
   const bare: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     for (let count = 0; count < RUNS_PER_ROUND; count++) warm.push(await timed(once));
-    const { stdout } = await run("timeout", [
-      "300",
-      "python3",
-      yardstick,
-      "--kernel",
-      join(kernel, "vmlinux"),
-      "--modules",
+    const told = await yardstickRun({
+      kernel,
       modules,
-      "--rootfs",
-      join(state, "images", "debian-bookworm-slim", "rootfs.ext4"),
-      "--mem",
-      "1024",
-      "--cpus",
-      "2",
-      "--runs",
-      String(RUNS_PER_ROUND),
-      "--append",
-      "mitigations=off nokaslr",
-    ]);
-    const told = JSON.parse(stdout) as { restore_first_exit_ms: number };
+      rootfs: join(state, "images", "debian-bookworm-slim", "rootfs.ext4"),
+      memory: 1024,
+      cpus: 2,
+      runs: RUNS_PER_ROUND,
+    });
     bare.push(told.restore_first_exit_ms);
   }
   // The same command without templates, on a host of its own.

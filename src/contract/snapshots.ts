@@ -1,20 +1,13 @@
 /** Snapshots as the API speaks of them. Sizes are bytes, times milliseconds since 1970. */
 import * as z from "zod/mini";
+import { savedMachineFields } from "./templates.ts";
 import { vmSchema } from "./vms.ts";
 
 export const snapshotInfoSchema = z.object({
   name: z.string(),
   /** Name of the VM it was taken of. */
   vm: z.string(),
-  image: z.string(),
-  kernel: z.string(),
-  vcpu: z.number(),
-  memory: z.number(),
-  diskSize: z.number(),
-  network: z.string(),
-  vmm: z.string(),
-  diskUsed: z.number(),
-  createdAt: z.number(),
+  ...savedMachineFields,
 });
 export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
 

@@ -13,8 +13,8 @@ export const warmSchema = z.pick(createVmSchema, {
 });
 export type Warm = z.infer<typeof warmSchema>;
 
-export const templateInfoSchema = z.object({
-  key: z.string(),
+/** What every saved machine tells. */
+export const savedMachineFields = {
   image: z.string(),
   kernel: z.string(),
   vcpu: z.number(),
@@ -24,6 +24,7 @@ export const templateInfoSchema = z.object({
   vmm: z.string(),
   diskUsed: z.number(),
   createdAt: z.number(),
-  usedAt: z.number(),
-});
+};
+
+export const templateInfoSchema = z.object({ key: z.string(), ...savedMachineFields, usedAt: z.number() });
 export type TemplateInfo = z.infer<typeof templateInfoSchema>;
