@@ -16,6 +16,12 @@ before(async () => {
   folder = join(host.env.HOME, "work");
   await mkdir(join(folder, "app"), { recursive: true });
   await writeFile(join(folder, "app", "main.c"), "int main;\n");
+  await mkdir(join(folder, "repo"));
+  await writeFile(join(folder, "repo", "Makefile"), "test:\n\t@echo tested\n");
+  const done = await typed(
+    "cd repo && git init -q && git add . && git -c user.name=me -c user.email=me@example.org commit -qm first",
+  );
+  assert.equal(done.status, 0, done.stderr);
 });
 after(() => host[Symbol.asyncDispose]());
 
@@ -49,6 +55,7 @@ test("the first five minutes", async () => {
   }
   const answer = (part: string) => [...said].find(([command]) => command.includes(part))?.[1] ?? "";
   assert.match(answer("git --version"), /^git version 2\./);
+  assert.match(answer("make test"), /^tested$/m);
   assert.match(answer("vm list"), /^NAME .*\nbox +running/);
   assert.match(answer("doctor"), /^pass +architecture/m);
   assert.deepEqual(await host.json("vm", "list"), []);

@@ -182,7 +182,8 @@ test("a database of a later version is refused by an older program, and VMs go o
   const pid = await pidOf("box");
   await ok("daemon", "stop");
   const set = (version: number) => {
-    const database = new DatabaseSync(join(state(), "banger.db"));
+    // As every connection: a daemon's last moments may still hold the file.
+    const database = new DatabaseSync(join(state(), "banger.db"), { timeout: 5000 });
     const before = Number(database.prepare("PRAGMA user_version").get()?.user_version);
     database.exec(`PRAGMA user_version = ${version}`);
     database.close();
