@@ -176,5 +176,9 @@ test("two commands that start the daemon at the same moment share one", async ()
   const started = await Promise.all(Array.from({ length: 6 }, () => host.banger("vm", "list")));
   for (const done of started) assert.equal(done.status, 0, done.stderr);
   assert.equal(answers.length, 6);
-  assert.equal((await host.processes()).filter(({ command }) => command.includes("bangerd")).length, 1);
+  // Those that found the lock taken may take a moment to end, and must.
+  const winner = await host.daemonPid();
+  const daemons = (await host.processes()).filter(({ command }) => command.includes("bangerd"));
+  for (const { pid } of daemons) if (pid !== winner) await processEnds(pid);
+  assert.ok(daemons.some(({ pid }) => pid === winner));
 });
