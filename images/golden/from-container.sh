@@ -2,7 +2,7 @@
 # Turns a container of Debian into the golden image: what build-rootfs.sh does around customize.sh, for the Dockerfile.
 #
 #   from-container.sh packages RECIPE        prints the names of the packages
-#   from-container.sh npm RECIPE TARGET      puts the programs of npm packages below TARGET, their digests checked
+#   from-container.sh npm RECIPE TARGET      puts the programs of npm packages below TARGET, their digests checked; needs node and npm
 #   from-container.sh install RECIPE         installs everything into /
 set -eu
 
@@ -19,12 +19,11 @@ npm_field() {
 case $1 in
   packages) list "$2" packages ;;
   npm)
-    apt-get update -q
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends npm openssl
     folder=$(mktemp -d)
     name=$(npm_field "$2" name)
     npm pack --silent --ignore-scripts --pack-destination "$folder" "$name@$(npm_field "$2" version)"
-    found=sha512-$(openssl dgst -sha512 -binary "$folder"/*.tgz | base64 -w 0)
+    # shellcheck disable=SC2016 # a template of JavaScript's
+    found=$(node -p '`sha512-${crypto.createHash("sha512").update(fs.readFileSync(process.argv[1])).digest("base64")}`' "$folder"/*.tgz)
     wanted=$(npm_field "$2" integrity)
     [ "$found" = "$wanted" ] || { echo "$name has the digest $found, and should have $wanted" >&2 && exit 1; }
     tar -xzf "$folder"/*.tgz -C "$folder"
@@ -40,7 +39,13 @@ case $1 in
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(list "$2" packages)
     sh "$2/customize.sh" / "$2"
     apt-get clean
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
+    # Debian's container images keep packages from starting their services, and apt from keeping anything: a VM is no container.
+    rm -f /usr/sbin/policy-rc.d /etc/apt/apt.conf.d/docker-*
+    # Each VM gets its own.
+    : >/etc/machine-id
+    rm -f /var/lib/dbus/machine-id
+    find /var/log -type f -delete
     ;;
   *)
     echo "from-container.sh: packages, npm or install" >&2

@@ -13,6 +13,9 @@ export type LoadedRecipe = Recipe & {
   digest: string;
 };
 
+/** Parts of a recipe's folder that its other way, through a container, takes alone: a change of theirs makes no other image. */
+const OF_CONTAINERS = ["Dockerfile", "from-container.sh"];
+
 /** Reads a recipe and all that its result depends on. */
 export const loadRecipe = async (name: string, recipes = recipesFolder()): Promise<LoadedRecipe> => {
   const folder = join(recipes, name);
@@ -20,7 +23,9 @@ export const loadRecipe = async (name: string, recipes = recipesFolder()): Promi
   const recipe = recipeSchema.parse(JSON.parse(await readFile(join(folder, "recipe.json"), "utf8")));
   const hash = createHash("sha256");
   const entries = await readdir(folder, { recursive: true, withFileTypes: true });
-  const files = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  const files = entries
+    .filter((entry) => entry.isFile() && !OF_CONTAINERS.includes(entry.name))
+    .map((entry) => join(entry.parentPath, entry.name));
   for (const file of [...files.sort(), script]) {
     const data = await readFile(file);
     hash.update(`${relative(recipes, file)}\0${data.length}\0`).update(data);
