@@ -1,5 +1,5 @@
 /** The user's terminal as the far end of a pty in the guest. Whatever happens, it is given back as it was. */
-import { type RunningProcess, startProcess } from "../host/process.ts";
+import type { RunningProcess } from "../host/process.ts";
 import { onResize, terminalSize } from "./render/output.ts";
 
 export type Pty = { cols: number; rows: number; term: string };
@@ -32,6 +32,7 @@ export const takeTerminal = async (onSize: (size: { cols: number; rows: number }
     stdin.setRawMode(true);
     // Node's raw mode still makes CR LF of each LF, but the guest's pty has done that where its program wants it: vim moves down
     // by a bare LF. What setRawMode(false) restores is from before both.
+    const { startProcess } = await import("../host/process.ts");
     changing = await startProcess({ argv: ["stty", "-opost"], stdio: [0, "ignore", "ignore"] });
     await changing.exited;
     changing = undefined;

@@ -1,5 +1,4 @@
 /** The only place that spells file and folder names of banger's own. */
-import { createHash } from "node:crypto";
 import { homedir, tmpdir, userInfo } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 
@@ -111,6 +110,8 @@ const MOST_FOLDER_NAME = 180;
 const imageFolder = (name: string): string => {
   const folder = encodeURIComponent(name);
   if (folder.length <= MOST_FOLDER_NAME) return folder;
+  // Loaded where it is needed: it would cost every command 11 ms.
+  const { createHash } = process.getBuiltinModule("node:crypto");
   return `${folder.slice(0, MOST_FOLDER_NAME)}~${createHash("sha256").update(name).digest("hex").slice(0, 16)}`;
 };
 /** Files of an installed image; the folder is published by one rename and never changed. @param name of a VM's kind, or a reference */

@@ -1,7 +1,11 @@
 /** The folder of the sockets: ours alone, or not used. */
-import { chmod, lstat, mkdir } from "node:fs/promises";
+import { lstat as lstatWithCallback } from "node:fs";
+import { promisify } from "node:util";
 import { BangerError, errnoOf } from "../contract/errors.ts";
 import { roots } from "./paths.ts";
+
+/** Every command comes by here, and loading node:fs/promises would cost it 3 ms: that is done only where there is something to change. */
+const lstat = promisify(lstatWithCallback);
 
 const refuse = (path: string, why: string): BangerError =>
   new BangerError("FILE_REFUSED", `the runtime folder ${path} ${why}`, {
@@ -19,6 +23,7 @@ const lstatIfThere = async (path: string) => {
 };
 
 const create = async (path: string): Promise<void> => {
+  const { mkdir } = process.getBuiltinModule("node:fs/promises");
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -50,7 +55,7 @@ export const ensureRuntimeRoot = async (): Promise<string> => {
   if ((found.mode & 0o777) !== 0o700) {
     // Ours, but open: something may have been put there while it was. A fresh folder cannot be open, `create` made it 0700.
     if ((found.mode & 0o022) !== 0) throw refuse(path, "can be written by others");
-    await chmod(path, 0o700);
+    await process.getBuiltinModule("node:fs/promises").chmod(path, 0o700);
   }
   return path;
 };
