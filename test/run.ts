@@ -4,7 +4,7 @@
  *   node test/run.ts [--filter TEXT] [--coverage]
  *
  * In order: the agent's own tests (cargo), then TypeScript tests in two groups: quick ones (src, test/unit, test/law,
- * test/fuzz) two files at a time, and those that start real VMs (test/e2e) one file at a time, since they share two cores.
+ * test/fuzz), then those that start real VMs (test/e2e). Two files at a time: an emulated VM keeps one core busy, and waits a lot.
  * `--filter` keeps the test files whose path holds TEXT, and the agent's tests where TEXT begins with "agent".
  */
 import { spawn } from "node:child_process";
@@ -54,13 +54,14 @@ const cargoTests = async (name: string): Promise<Counts> => {
 
 const nodeTests = async (
   files: string[],
-  options: { concurrency: number; timeout: number; coverage: boolean },
+  options: { timeout: number; coverage: boolean },
 ): Promise<{ counts: Counts; covered: CoverageFile[] }> => {
   if (files.length === 0) return { counts: none, covered: [] };
   const stream = run({
     files: files.map((file) => join(root, file)),
     cwd: root,
-    concurrency: options.concurrency,
+    // One run with coverage has to be one process after the other, since only then it adds up what its files covered.
+    concurrency: options.coverage ? 1 : 2,
     timeout: options.timeout,
     coverage: options.coverage,
     coverageIncludeGlobs: ["src/**/*.ts"],
@@ -87,15 +88,15 @@ const quick = kept((await Promise.all(["src", "test/unit", "test/law", "test/fuz
 const slow = kept(await testFiles("test/e2e"));
 if (coverage) {
   // One run, since only one run can add up what its files covered.
-  const all = await nodeTests([...quick, ...slow], { concurrency: 1, timeout: timeLimits.e2e, coverage });
+  const all = await nodeTests([...quick, ...slow], { timeout: timeLimits.e2e, coverage });
   counts = add(counts, all.counts);
   const covered = await withUntested(all.covered, root);
   await mkdir(join(root, "coverage"), { recursive: true });
   await writeFile(join(root, "coverage/summary.json"), `${JSON.stringify(covered)}\n`);
   print(`\n${coverageTable(covered)}\n`);
 } else {
-  counts = add(counts, (await nodeTests(quick, { concurrency: 2, timeout: timeLimits.quick, coverage })).counts);
-  counts = add(counts, (await nodeTests(slow, { concurrency: 1, timeout: timeLimits.e2e, coverage })).counts);
+  counts = add(counts, (await nodeTests(quick, { timeout: timeLimits.quick, coverage })).counts);
+  counts = add(counts, (await nodeTests(slow, { timeout: timeLimits.e2e, coverage })).counts);
 }
 
 const ran = counts.passed + counts.failed + counts.skipped;

@@ -5,8 +5,10 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
+import type { ImageInfo } from "../../src/contract/images.ts";
 import type { Vm } from "../../src/contract/vms.ts";
 import { dockerArchive } from "../support/docker-archive.ts";
+import { assertClean as assertSound, catInImage, listInImage, statInImage } from "../support/ext4-judge.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
 import { folderHolds, processEnds } from "../support/wait.ts";
@@ -40,6 +42,28 @@ const stopped = async (): Promise<Vm> => {
   await folderHolds(host.env.XDG_STATE_HOME, async () => (await show()).state === "stopped");
   return await show();
 };
+
+test("it is within its size, with nothing of a VM's identity in it", async () => {
+  const { init, diskUsed } = await host.json<ImageInfo>("image", "show", GOLDEN);
+  assert.equal(init, "/usr/lib/systemd/systemd");
+  assert.ok(diskUsed < 1.1 * 2 ** 30, `${diskUsed} bytes`);
+  const rootfs = join(host.env.XDG_STATE_HOME, `banger/images/${GOLDEN}/rootfs.ext4`);
+  await assertSound(rootfs);
+  assert.doesNotMatch(await listInImage(rootfs, "/etc/ssh"), /ssh_host/);
+  assert.match(await catInImage(rootfs, "/etc/shadow"), /^root:\*:/m);
+  assert.equal(await catInImage(rootfs, "/etc/machine-id"), "");
+  assert.match(await statInImage(rootfs, "/root"), /Mode:\s+0700/);
+  assert.match(await statInImage(rootfs, "/usr/bin/sudo"), /Mode:\s+04755[\s\S]*User:\s+0/);
+  assert.match(await statInImage(rootfs, "/usr/bin/ping"), /security\.capability/);
+  // They start with the first connection.
+  const started = await listInImage(rootfs, "/etc/systemd/system/multi-user.target.wants");
+  assert.doesNotMatch(started, /docker\.service|containerd\.service|ssh\.service/);
+  for (const socket of ["docker", "ssh"])
+    assert.match(
+      await statInImage(rootfs, `/etc/systemd/system/sockets.target.wants/${socket}.socket`),
+      /Type: symlink/,
+    );
+});
 
 test("systemd is up, and no unit has failed", async () => {
   assert.equal(await inGuest("systemctl is-system-running"), "running\n");

@@ -114,8 +114,10 @@ test("a QEMU of another version gets a template of its own", async () => {
 test("a daemon that dies while it makes a template leaves nothing of it", async () => {
   const making = host.start(["image", "warm", "--memory", "208M"]);
   await folderHolds(join(state(), "staging"), async () => (await readdir(join(state(), "staging"))).length > 0);
-  while (!(await host.processes()).some(({ command }) => command.includes("banger-template")))
+  while (!(await host.processes()).some(({ command }) => command.includes("banger-template"))) {
+    assert.equal(making.exitCode, null, "it ended before its VM was seen");
     await new Promise(setImmediate);
+  }
   const daemon = await host.daemonPid();
   process.kill(daemon, "SIGKILL");
   await processEnds(daemon);

@@ -30,6 +30,18 @@ export const debugfs = async (image: string, folder: string, commands: string[])
   return stdout.split(/^debugfs: .*\n/m).slice(1);
 };
 
+/** Content of a file within an ext4 file system. */
+export const catInImage = async (image: string, path: string): Promise<string> =>
+  (await run("debugfs", ["-R", `cat "${path}"`, image], options)).stdout;
+
+/** What debugfs says of a file: type, mode, owner, extended attributes. */
+export const statInImage = async (image: string, path: string): Promise<string> =>
+  (await run("debugfs", ["-R", `stat "${path}"`, image], options)).stdout;
+
+/** Names in a folder, one line each, as `ls -p` of debugfs prints them. */
+export const listInImage = async (image: string, path: string): Promise<string> =>
+  (await run("debugfs", ["-R", `ls -p ${path}`, image], options)).stdout;
+
 export type Listed = { path: string; inode: number; mode: number };
 
 /** Every entry but "." and "..", by name within folders as they are read. Names must not hold a newline. */

@@ -1,9 +1,13 @@
 /** The kernel and images that tests boot: built once by the real program, then linked into each test's own state folder. */
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFile, glob, link, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, glob, link, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
+import { promisify } from "node:util";
 import { errnoOf } from "../../src/contract/errors.ts";
-import { bangerIn, type Host } from "./host.ts";
+import type { Environment, Host } from "./host.ts";
+
+const execFileAsync = promisify(execFile);
 
 const root = join(import.meta.dirname, "..", "..");
 
@@ -23,28 +27,33 @@ const digestOfInputs = async (): Promise<string> => {
 
 const fixtureFolder = async (): Promise<string> => join(root, "build", "fixture", await digestOfInputs());
 
-/** Builds what is missing. Quick when nothing is. */
+export const fixtureKernel = "debian-bookworm-cloud";
+
+export const fixtureEnvironment = (folder: string): Environment => ({
+  HOME: folder,
+  XDG_CONFIG_HOME: join(folder, "config"),
+  XDG_STATE_HOME: join(folder, "state"),
+  XDG_CACHE_HOME: join(folder, "cache"),
+  XDG_RUNTIME_DIR: join(folder, "run"),
+});
+
+/** Paths below a state folder of banger's. */
+const foldersOf = (images: readonly string[]): string[] => [
+  join("kernels", fixtureKernel),
+  ...images.map((image) => join("images", image)),
+];
+
+/** Builds what is missing. Test files run side by side: one of them builds, the others wait for it. @returns banger's state folder */
 const ensureFixture = async (images: readonly string[]): Promise<string> => {
   const folder = await fixtureFolder();
-  const env = {
-    HOME: folder,
-    XDG_CONFIG_HOME: join(folder, "config"),
-    XDG_STATE_HOME: join(folder, "state"),
-    XDG_CACHE_HOME: join(folder, "cache"),
-    XDG_RUNTIME_DIR: join(folder, "run"),
-  };
-  await mkdir(env.XDG_RUNTIME_DIR, { recursive: true, mode: 0o700 });
-  const run = async (...args: string[]) => {
-    const done = await bangerIn(env, args, { timeout: 15 * 60_000 });
-    if (done.status !== 0) throw new Error(`banger ${args.join(" ")} failed:\n${done.stderr}`);
-  };
-  try {
-    await run("kernel", "pull", "debian-bookworm-cloud");
-    for (const image of images) await run("image", "pull", image);
-  } finally {
-    await run("daemon", "stop");
-  }
-  return env.XDG_STATE_HOME;
+  const state = join(fixtureEnvironment(folder).XDG_STATE_HOME, "banger");
+  // A kernel or an image is published by one rename: it is there whole, or not at all.
+  const there = await Promise.all(foldersOf(images).map((path) => stat(join(state, path)).catch(() => undefined)));
+  if (there.every((found) => found !== undefined)) return state;
+  await mkdir(folder, { recursive: true });
+  const builder = join(import.meta.dirname, "build-fixture.ts");
+  await execFileAsync("flock", [join(folder, "lock"), process.execPath, builder, folder, ...images]);
+  return state;
 };
 
 /** Templates are made in the background, by VMs that a test has not asked for: only tests of templates want them, and say so. */
@@ -60,9 +69,8 @@ const withoutTemplates = async (host: Host): Promise<void> => {
 export const installFixture = async (host: Host, images: readonly string[]): Promise<void> => {
   await withoutTemplates(host);
   const state = await ensureFixture(images);
-  for (const path of ["kernels/debian-bookworm-cloud", ...images.map((image) => `images/${image}`)]) {
-    await linkTree(join(state, "banger", path), join(host.env.XDG_STATE_HOME, "banger", path));
-  }
+  for (const path of foldersOf(images))
+    await linkTree(join(state, path), join(host.env.XDG_STATE_HOME, "banger", path));
 };
 
 const linkTree = async (from: string, to: string): Promise<void> => {
