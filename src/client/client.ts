@@ -9,7 +9,7 @@ import { daemonSocket } from "../host/paths.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { lostDaemon } from "./errors.ts";
 import { type FrameStream, type FrameStreamOptions, openFrameStream } from "./frame-stream.ts";
-import { type HttpAnswer, type HttpRequest, isAbsent, openHttp, readJson, readLines } from "./http.ts";
+import { type HttpAnswer, type HttpRequest, isAbsent, readJson, readLines, sendRequest } from "./http.ts";
 import { upgrade } from "./upgrade.ts";
 
 export type JsonName = EndpointsOf<"json">;
@@ -40,7 +40,7 @@ export type Client = Disposable & {
     request: RequestOf<N>,
     options?: FrameStreamOptions,
   ): Promise<FrameStream<EndOf<N>>>;
-  /** Drops the kept connection. */
+  /** Breaks off every call and operation under way; streams go on. The client is of no use then. */
   close(): void;
 };
 
@@ -58,7 +58,7 @@ const pathOf = (route: Route, params: Record<string, string>): string =>
 export const openClient = (options: ClientOptions = {}): Client => {
   const autostart = options.autostart ?? true;
   const socketPath = options.socketPath ?? daemonSocket();
-  const http = openHttp(socketPath);
+  const closing = new AbortController();
   /** The daemon is known to be of our build, or was replaced once already. */
   let settled = !autostart;
   let checked: Promise<unknown> | undefined;
@@ -106,15 +106,15 @@ export const openClient = (options: ClientOptions = {}): Client => {
     await startDaemon(socketPath);
   };
 
-  const dropAnswer = ({ message }: HttpAnswer): void => void message.destroy();
+  const dropAnswer = ({ drop }: HttpAnswer): void => drop();
 
   const send = async (request: HttpRequest): Promise<HttpAnswer> => {
     // A daemon of another build must not carry out what it is then asked again: it is looked at before the first change.
     if (!settled && request.method !== "GET") {
-      const { message } = await withDaemon(() => http.send({ method: "GET", path: routes.status.path }), dropAnswer);
-      await readJson(message);
+      const status: HttpRequest = { method: "GET", path: routes.status.path };
+      await readJson(await withDaemon(() => sendRequest(socketPath, status, closing.signal), dropAnswer));
     }
-    return await withDaemon(() => http.send(request), dropAnswer);
+    return await withDaemon(() => sendRequest(socketPath, request, closing.signal), dropAnswer);
   };
 
   const requestOf = (name: ApiName, params: Record<string, string>, body: unknown): HttpRequest => {
@@ -122,25 +122,23 @@ export const openClient = (options: ClientOptions = {}): Client => {
     return { method: route.method, path: pathOf(route, params), ...(route.method === "GET" ? {} : { body }) };
   };
 
-  const call: Client["call"] = async (name, params, request) => {
-    const { message } = await send(requestOf(name, params, request));
-    return (await readJson(message)) as ResultOf<typeof name>;
-  };
+  const call: Client["call"] = async (name, params, request) =>
+    (await readJson(await send(requestOf(name, params, request)))) as ResultOf<typeof name>;
 
   const operation: Client["operation"] = async (name, params, request, progress = silentProgress()) => {
-    const { message } = await send(requestOf(name, params, request));
-    if ((message.statusCode ?? 0) >= 400) return (await readJson(message)) as never;
+    const answer = await send(requestOf(name, params, request));
+    if (answer.status >= 400) return (await readJson(answer)) as never;
     let id: string | undefined;
     let cancelled = false;
     const cancel = () => {
       if (cancelled || id === undefined || !progress.signal.aborted) return;
       cancelled = true;
       // An operation that ended meanwhile cannot be cancelled, and a daemon that is gone ends the lines below.
-      http.send(requestOf("cancel", { id }, undefined)).then(dropAnswer, () => undefined);
+      sendRequest(socketPath, requestOf("cancel", { id }, undefined)).then(dropAnswer, () => undefined);
     };
     progress.signal.addEventListener("abort", cancel, { once: true });
     try {
-      for await (const line of readLines(message)) {
+      for await (const line of readLines(answer)) {
         const { operation: begun, progress: event, result, error } = line as Partial<Record<string, never>>;
         if (begun) ({ id } = begun as Extract<OperationLine, { operation: unknown }>["operation"]);
         cancel();
@@ -163,5 +161,6 @@ export const openClient = (options: ClientOptions = {}): Client => {
     return openFrameStream<EndOf<typeof name>>(socket, head, request, streamOptions);
   };
 
-  return { call, operation, stream, close: http.close, [Symbol.dispose]: http.close };
+  const close = () => closing.abort();
+  return { call, operation, stream, close, [Symbol.dispose]: close };
 };

@@ -8,7 +8,7 @@ import { BangerError, type ErrorBody, fromErrorBody } from "../contract/errors.t
 import { daemonCommand, daemonLogFile } from "../host/paths.ts";
 import { startProcess } from "../host/process.ts";
 import { startByService } from "../host/service-unit.ts";
-import { connectSocket } from "./upgrade.ts";
+import { connectSocket } from "./wire.ts";
 
 /** How long a daemon may take until it answers, in milliseconds. */
 const START_LIMIT = 10_000;

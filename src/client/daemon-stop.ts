@@ -3,8 +3,8 @@ import { routes } from "../contract/routes.ts";
 import { daemonSocket } from "../host/paths.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { daemonGone } from "./daemon-start.ts";
-import { openHttp, readJson } from "./http.ts";
-import { connectSocket } from "./upgrade.ts";
+import { readJson, sendRequest } from "./http.ts";
+import { connectSocket } from "./wire.ts";
 
 /**
  * Asks it to end and waits until it has.
@@ -17,17 +17,15 @@ export const stopDaemon = async (socketPath = daemonSocket(), spare?: string): P
   const gone = daemonGone(watched);
   // Waited for below; when the request fails first, its error is the one that counts.
   gone.catch(() => undefined);
-  const http = openHttp(socketPath);
   try {
     if (spare !== undefined) {
-      const { message, build } = await http.send({ method: "GET", path: routes.status.path });
-      await readJson(message);
-      if (build === spare) return;
+      const answer = await sendRequest(socketPath, { method: "GET", path: routes.status.path });
+      await readJson(answer);
+      if (answer.build === spare) return;
     }
-    await readJson((await http.send({ method: "POST", path: routes.shutdown.path, body: {} })).message);
+    await readJson(await sendRequest(socketPath, { method: "POST", path: routes.shutdown.path, body: {} }));
     await gone;
   } finally {
     watched.destroy();
-    http.close();
   }
 };

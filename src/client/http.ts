@@ -1,22 +1,19 @@
-/** Plain requests to the daemon over one kept connection. Node's HTTP client is loaded with the first of them. */
-import type { Agent, IncomingMessage } from "node:http";
-import { errnoOf } from "../contract/errors.ts";
-import { BUILD_HEADER, type Route } from "../contract/routes.ts";
-import { buildId } from "../contract/version.ts";
-import { lostDaemon, noDaemon } from "./errors.ts";
-import { errorOfAnswer } from "./upgrade.ts";
+/** Plain requests to the daemon, each over a connection of its own. */
+import type { Socket } from "node:net";
+import { BangerError, errnoOf, fromErrorBody } from "../contract/errors.ts";
+import type { Route } from "../contract/routes.ts";
+import { lostDaemon } from "./errors.ts";
+import { ask, type Head } from "./wire.ts";
 
 export type HttpRequest = { method: Route["method"]; path: string; body?: unknown };
-export type HttpAnswer = { message: IncomingMessage; build: string | undefined };
-
-export type Http = {
-  /**
-   * Sends a request.
-   * @returns the answer, its body unread
-   * @throws DAEMON_UNREACHABLE
-   */
-  send(request: HttpRequest): Promise<HttpAnswer>;
-  close(): void;
+export type HttpAnswer = {
+  status: number;
+  /** Build of the daemon. */
+  build: string | undefined;
+  /** To be read once. Throws DAEMON_UNREACHABLE when it breaks off. */
+  body: AsyncIterable<Uint8Array>;
+  /** Closes the connection, the body unread. */
+  drop(): void;
 };
 
 /** Errors of a connection that was never made: nothing has been asked of anyone. */
@@ -25,77 +22,78 @@ export const isAbsent = (error: unknown): boolean => {
   return code === "ENOENT" || code === "ECONNREFUSED";
 };
 
-export const openHttp = (socketPath: string): Http => {
-  let agent: Agent | undefined;
-
-  const once = (request: HttpRequest): Promise<HttpAnswer> =>
-    new Promise((resolve, reject) => {
-      const http = process.getBuiltinModule("node:http");
-      agent ??= new http.Agent({ keepAlive: true });
-      const body = request.body === undefined ? undefined : Buffer.from(JSON.stringify(request.body));
-      const sent = http.request({
-        socketPath,
-        agent,
-        method: request.method,
-        path: request.path,
-        headers: {
-          host: "banger",
-          [BUILD_HEADER]: buildId(),
-          ...(body ? { "content-type": "application/json", "content-length": body.length } : {}),
-        },
-      });
-      sent.once("response", (message) => {
-        const build = message.headers[BUILD_HEADER];
-        resolve({ message, build: typeof build === "string" ? build : undefined });
-      });
-      sent.once("error", (error) => reject(isAbsent(error) ? noDaemon(socketPath, error) : lostDaemon(error)));
-      sent.end(body);
-    });
-
-  const send = async (request: HttpRequest): Promise<HttpAnswer> => {
-    try {
-      return await once(request);
-    } catch (error) {
-      // The daemon may close a kept connection just as it is used again. Asking twice is harmless only where nothing is changed.
-      if (request.method !== "GET" || isAbsent(error)) throw error;
-      return await once(request);
-    }
-  };
-
-  return { send, close: () => agent?.destroy() };
-};
-
-/** @throws DAEMON_UNREACHABLE when the body breaks off */
-export const readText = async (message: IncomingMessage): Promise<string> => {
+/** Ends with its announced length, else with the connection. */
+async function* readBody(socket: Socket, { headers, rest }: Head): AsyncGenerator<Uint8Array> {
+  const announced = headers.get("content-length");
+  let missing = announced === undefined ? Number.POSITIVE_INFINITY : Number(announced);
   try {
-    const chunks: Buffer[] = [];
-    for await (const chunk of message) chunks.push(chunk as Buffer);
-    return Buffer.concat(chunks).toString("utf8");
+    if (rest.length > 0) yield rest;
+    missing -= rest.length;
+    if (missing <= 0) return;
+    for await (const chunk of socket) {
+      yield chunk as Buffer;
+      missing -= (chunk as Buffer).length;
+      if (missing <= 0) return;
+    }
   } catch (error) {
     throw lostDaemon(error);
+  } finally {
+    socket.destroy();
+  }
+  if (missing !== Number.POSITIVE_INFINITY) throw lostDaemon();
+}
+
+export const answerOf = (socket: Socket, head: Head): HttpAnswer => ({
+  status: head.status,
+  build: head.build,
+  body: readBody(socket, head),
+  drop: () => void socket.destroy(),
+});
+
+/**
+ * @param signal breaks it off, the reading of the body too
+ * @returns the answer, its body unread
+ * @throws DAEMON_UNREACHABLE
+ */
+export const sendRequest = async (
+  socketPath: string,
+  request: HttpRequest,
+  signal?: AbortSignal,
+): Promise<HttpAnswer> => {
+  const { socket, head } = await ask(socketPath, request, "1.0", { signal });
+  return answerOf(socket, head);
+};
+
+/** The error in the body of an answer with a status of 400 or more. */
+const errorOfAnswer = (body: string, status: number): BangerError => {
+  try {
+    return fromErrorBody(JSON.parse(body));
+  } catch (error) {
+    return new BangerError(
+      "INTERNAL",
+      `the daemon answered with status ${status}: ${body.slice(0, 200) || "(nothing)"}`,
+      { cause: error },
+    );
   }
 };
 
-/** @throws the daemon's error */
-export const readJson = async (message: IncomingMessage): Promise<unknown> => {
-  const text = await readText(message);
-  const status = message.statusCode ?? 0;
+/** @throws the daemon's error, or DAEMON_UNREACHABLE when the body breaks off */
+export const readJson = async ({ status, body }: HttpAnswer): Promise<unknown> => {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  const text = Buffer.concat(chunks).toString("utf8");
   if (status >= 400) throw errorOfAnswer(text, status);
   return text === "" ? {} : JSON.parse(text);
 };
 
 /** The lines of an answer of JSON lines. @throws DAEMON_UNREACHABLE when the body breaks off */
-export async function* readLines(message: IncomingMessage): AsyncGenerator<unknown> {
+export async function* readLines({ body }: HttpAnswer): AsyncGenerator<unknown> {
   let rest = "";
   const decoder = new TextDecoder();
-  try {
-    for await (const chunk of message) {
-      const lines = (rest + decoder.decode(chunk as Buffer, { stream: true })).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) if (line !== "") yield JSON.parse(line);
-    }
-  } catch (error) {
-    throw lostDaemon(error);
+  for await (const chunk of body) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line !== "") yield JSON.parse(line);
   }
   if (rest !== "") yield JSON.parse(rest);
 }

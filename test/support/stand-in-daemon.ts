@@ -32,14 +32,11 @@ export type StandIn = AsyncDisposable & {
   /** Answers that are no upgrade. */
   onRequest: (request: IncomingMessage, response: ServerResponse, body: string) => void;
   onStream: (stream: StandInStream) => void;
-  /** Connections made so far. */
-  connections: () => number;
 };
 
 export const standInDaemon = async (socketPath?: string, build = buildId()): Promise<StandIn> => {
   const folder = await mkdtemp(join(tmpdir(), "banger-client-"));
   const sockets = new Set<Socket>();
-  let connections = 0;
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
@@ -47,7 +44,6 @@ export const standInDaemon = async (socketPath?: string, build = buildId()): Pro
     standIn.onRequest(request, response, Buffer.concat(chunks).toString("utf8"));
   });
   server.on("connection", (socket) => {
-    connections++;
     sockets.add(socket);
     socket.on("error", () => undefined).on("close", () => sockets.delete(socket));
   });
@@ -81,7 +77,6 @@ export const standInDaemon = async (socketPath?: string, build = buildId()): Pro
     socketPath: socketPath ?? join(folder, "d.sock"),
     onRequest: (_request, response) => void response.writeHead(404).end("{}"),
     onStream: (stream) => stream.close({ exit: 0 }),
-    connections: () => connections,
     [Symbol.asyncDispose]: async () => {
       for (const socket of sockets) socket.destroy();
       await new Promise((resolve) => server.close(resolve));
