@@ -19,6 +19,7 @@ import { idleDaemon } from "./idle.ts";
 import { manyVms } from "./many.ts";
 import type { Figure } from "./measure.ts";
 import { mergePage, section } from "./page.ts";
+import { publishedPort } from "./publish.ts";
 import { smallKernel } from "./small-kernel.ts";
 import { startUp } from "./start-up.ts";
 import { stopTime } from "./stop.ts";
@@ -36,6 +37,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   completion,
   many: manyVms,
   stop: stopTime,
+  publish: publishedPort,
   "small-kernel": smallKernel,
 };
 

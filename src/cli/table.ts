@@ -71,7 +71,13 @@ export const entries: readonly Entry[] = [
   { name: "vm restart", summary: "shut VMs down and start them again", load: () => import("./vm/restart.ts") },
   { name: "vm set", summary: "change CPUs, memory, disk size and more", load: () => import("./vm/set.ts") },
   { name: "vm stats", summary: "memory, disk and CPU that VMs use", load: () => import("./vm/stats.ts") },
-  { name: "vm ports", summary: "what listens in a VM", load: () => import("./vm/ports.ts") },
+  {
+    name: "vm publish",
+    summary: "make ports of a VM reachable on this machine",
+    load: () => import("./vm/publish.ts"),
+  },
+  { name: "vm unpublish", summary: "take published ports back", load: () => import("./vm/unpublish.ts") },
+  { name: "vm ports", summary: "what listens in a VM and where it is reached", load: () => import("./vm/ports.ts") },
   {
     name: "vm workspace prepare",
     summary: "bring a repository into a VM",

@@ -34,10 +34,13 @@ import {
   execSchema,
   fileRequestSchema,
   portSchema,
+  publishRequestSchema,
+  publishResultSchema,
   runSchema,
   setResultSchema,
   setVmSchema,
   statsRequestSchema,
+  unpublishRequestSchema,
   vmSchema,
 } from "./vms.ts";
 
@@ -111,6 +114,8 @@ export const api = {
   snapshotShow: { ...routes.snapshotShow, request: nothing, result: snapshotInfoSchema },
   snapshotRestore: { ...routes.snapshotRestore, request: restoreRequestSchema, result: vmSchema },
   snapshotDelete: { ...routes.snapshotDelete, request: nothing, result: nothing },
+  vmPublish: { ...routes.vmPublish, request: publishRequestSchema, result: publishResultSchema },
+  vmUnpublish: { ...routes.vmUnpublish, request: unpublishRequestSchema, result: vmSchema },
   vmPorts: { ...routes.vmPorts, request: nothing, result: z.array(portSchema) },
   /** Lines of JSON on channel 0, a StatsLine each. */
   vmStats: { ...routes.vmStats, request: statsRequestSchema, result: nothing },

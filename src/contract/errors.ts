@@ -65,6 +65,11 @@ export const errorTable = {
   FILE_NOT_FOUND: user(404),
   FILE_REFUSED: user(403),
   SSH_KEY: user(422),
+  /** A port of the host is taken. */
+  PORT_IN_USE: user(409),
+  /** A port or an address of the host cannot be had. */
+  PORT_REFUSED: user(403),
+  PORT_NOT_FOUND: user(404),
   /** What was given is no repository that can be brought in. */
   WORKSPACE_REFUSED: user(422),
   /** Both sides have changed the same. */

@@ -72,3 +72,6 @@ export const vmStates = ["stopped", "starting", "running", "paused", "stopping",
 export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;
 /** Longest value of a label, in characters; control characters have no place in it. */
 export const LABEL_VALUE = /^\P{Cc}{0,255}$/u;
+
+/** An IP address, without brackets; checked for more where it is used. */
+export const ADDRESS = /^[0-9A-Fa-f.:]{2,45}$/;

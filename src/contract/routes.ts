@@ -44,6 +44,8 @@ export const routes = {
   snapshotShow: { kind: "json", method: "GET", path: "/v1/snapshots/:name" },
   snapshotRestore: { kind: "operation", method: "POST", path: "/v1/snapshots/:name/restore" },
   snapshotDelete: { kind: "operation", method: "DELETE", path: "/v1/snapshots/:name" },
+  vmPublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/publish" },
+  vmUnpublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/unpublish" },
   vmPorts: { kind: "json", method: "GET", path: "/v1/vms/:vm/ports" },
   vmStats: { kind: "stream", method: "POST", path: "/v1/stats" },
   vmWatch: { kind: "stream", method: "POST", path: "/v1/watch" },

@@ -1,6 +1,7 @@
 /** VMs as the API speaks of them. Sizes are bytes, times are milliseconds since 1970. */
 import * as z from "zod/mini";
 import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
+import { publishedSchema, publishSchema } from "./published.ts";
 
 export type VmState = (typeof vmStates)[number];
 
@@ -26,6 +27,10 @@ export const createVmSchema = z.strictObject({
   /** Environment of every command run in the VM. */
   env: z.optional(environment),
   labels: z.optional(z.record(labelKey, labelValue)),
+  /** Ports of the guest that are reached on the host. */
+  publish: z.optional(z.array(publishSchema)),
+  /** Also whatever comes to listen in the guest. */
+  autoPublish: z.optional(z.boolean()),
   /** Stopped after so long without use, in ms; 0: never. Absent: as the config says. */
   autoStop: z.optional(autoStop),
   /** Also where the host has hardly enough for it. */
@@ -110,6 +115,11 @@ export const vmSchema = z.object({
   pid: z.optional(z.number()),
   /** What its present or last run went on from; absent where it booted. */
   restored: z.optional(z.enum(["template", "snapshot", "sleep"])),
+  /** Its own loopback address on the host, where its ports are published. */
+  address: z.string(),
+  published: z.array(publishedSchema),
+  /** Whatever comes to listen in the guest is published too. */
+  autoPublish: z.boolean(),
   /** The repository that was brought in last: where shells and commands begin. */
   workspace: z.optional(workspaceSchema),
 });
@@ -129,16 +139,38 @@ export type VmWatchLine =
   | { vm: Vm; operation?: string; vms?: undefined; gone?: undefined }
   | { gone: { id: string; name: string }; operation?: string; vms?: undefined; vm?: undefined };
 
-/** A socket in the guest that waits for connections. */
+/** A socket in the guest that waits for connections, or a port that is published although none does (or that cannot be seen: UDP). */
 export const portSchema = z.object({
-  proto: z.enum(["tcp", "tcp6"]),
-  /** In the guest: `0.0.0.0` is any, `127.0.0.1` is the guest alone. */
-  address: z.string(),
+  proto: z.enum(["tcp", "tcp6", "udp"]),
+  /** In the guest: `0.0.0.0` is any, `127.0.0.1` is the guest alone. Absent where nothing is known to listen. */
+  address: z.optional(z.string()),
   port: z.number(),
   pid: z.optional(z.number()),
   process: z.optional(z.string()),
+  /** Where it is reached on the host. */
+  published: z.array(publishedSchema),
 });
 export type GuestPort = z.infer<typeof portSchema>;
+
+/** `auto`: also whatever comes to listen in the guest. */
+export const publishRequestSchema = z.strictObject({
+  ports: z.array(publishSchema),
+  auto: z.optional(z.boolean()),
+});
+export const publishResultSchema = z.object({
+  published: z.array(publishedSchema),
+  /** What the user should know: who else can reach it. */
+  notes: z.array(z.string()),
+});
+export type PublishRequest = z.infer<typeof publishRequestSchema>;
+export type PublishResult = z.infer<typeof publishResultSchema>;
+/** `auto`: no longer by itself; `all`: that, and every port. A port without `host` stands for all with that guest port. */
+export const unpublishRequestSchema = z.strictObject({
+  ports: z.array(publishSchema),
+  auto: z.optional(z.boolean()),
+  all: z.optional(z.boolean()),
+});
+export type UnpublishRequest = z.infer<typeof unpublishRequestSchema>;
 
 /** No names: every VM that runs. */
 export const statsRequestSchema = z.strictObject({ vms: z.array(z.string()), follow: z.boolean() });

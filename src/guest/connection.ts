@@ -20,8 +20,11 @@ import { type GuestStream, guestStream, type StreamPort } from "./stream.ts";
 
 export type GuestConnection = {
   readonly hello: Hello;
-  /** Opens a stream with a request of docs/guest-protocol.md. Throws GUEST_AGENT_LOST when the connection is gone. */
-  open(request: Record<string, unknown>): GuestStream;
+  /**
+   * Opens a stream with a request of docs/guest-protocol.md. Throws GUEST_AGENT_LOST when the connection is gone.
+   * @param window of a `dial`: bytes on the way at once each way, where that is to be less than usual and the agent knows how
+   */
+  open(request: Record<string, unknown>, window?: number): GuestStream;
   /** Resolves with the cause when the connection has ended. */
   readonly closed: Promise<BangerError>;
   /** Ends the connection; `reason` is what its streams fail with. */
@@ -50,6 +53,8 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
   const drained = new Set<() => void>();
   let lastStream = 0;
   let lost: BangerError | undefined;
+  /** Of the agent, beyond the first of its version. */
+  let features: readonly string[] = [];
 
   const closed = Promise.withResolvers<BangerError>();
   const greeted = Promise.withResolvers<Hello>();
@@ -122,8 +127,10 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
   channel.once("close", () => onEnd());
   channel.once("error", onEnd);
 
-  const open = (request: Record<string, unknown>): GuestStream => {
+  const open = (asked: Record<string, unknown>, wanted?: number): GuestStream => {
     if (lost) throw lost;
+    const window = wanted !== undefined && features.includes("dial_window") ? wanted : undefined;
+    const request = window === undefined ? asked : { ...asked, window };
     if (streams.size >= MAX_STREAMS)
       throw new BangerError("GUEST_ERROR", `more than ${MAX_STREAMS} streams to one guest`);
     const body = encodeJson(request);
@@ -133,11 +140,13 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
       });
     }
     const id = ++lastStream;
-    const { stream, port } = guestStream({
-      send: (type, payload, channelNumber) => send(type, id, payload, channelNumber),
+    const wire = {
+      send: (type: Frame["type"], payload: Uint8Array, channelNumber?: number) =>
+        send(type, id, payload, channelNumber),
       isFull: () => lost === undefined && channel.writableNeedDrain,
-      onceDrained: (wake) => drained.add(wake),
-    });
+      onceDrained: (wake: () => void) => void drained.add(wake),
+    };
+    const { stream, port } = guestStream(wire, window);
     streams.set(id, port);
     for (let at = 0; at === 0 || at < body.length; at += MAX_PAYLOAD) {
       send(frameType.open, id, body.subarray(at, at + MAX_PAYLOAD), at + MAX_PAYLOAD < body.length ? 1 : 0);
@@ -149,6 +158,7 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
     channel.resume();
     channel.write(bytes);
     const hello = await abortable(greeted.promise, progress.signal);
+    features = hello.features ?? [];
     return {
       hello,
       open,

@@ -14,6 +14,8 @@ const helloSchema = z.object({
   kernel: z.string().check(z.maxLength(128)),
   /** `configure`: waits for its configuration. `running`: has it. */
   phase: z.enum(["configure", "running"]),
+  /** What the first agents of this version did not know. */
+  features: z.optional(z.array(z.string().check(z.maxLength(64))).check(z.maxLength(64))),
   /** The image's own init: its path, or null when the agent is process 1. */
   init: z.nullish(z.string().check(z.maxLength(256))),
 });

@@ -48,8 +48,9 @@ type Wire = {
   onceDrained(wake: () => void): void;
 };
 
-export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort } => {
-  let credit = INITIAL_CREDIT;
+/** @param window DATA bytes that each side may send before the first grant */
+export const guestStream = (wire: Wire, window = INITIAL_CREDIT): { stream: GuestStream; port: StreamPort } => {
+  let credit = window;
   let ended = false;
   let wakeWriter: (() => void) | undefined;
 
@@ -78,7 +79,7 @@ export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort
   };
 
   const input = new Writable({
-    highWaterMark: INITIAL_CREDIT,
+    highWaterMark: window,
     write: (chunk: Buffer, _encoding, done) => pump(chunk, done),
     final: (done) => {
       if (!ended) wire.send(frameType.end, nothing);
@@ -87,9 +88,9 @@ export const guestStream = (wire: Wire): { stream: GuestStream; port: StreamPort
   });
 
   let ungranted = 0;
-  let outstanding = INITIAL_CREDIT;
+  let outstanding = window;
   const grant = () => {
-    if (ended || ungranted < INITIAL_CREDIT / 4) return;
+    if (ended || ungranted < window / 4) return;
     // A guest that sends without reading must not pile up grants here; it runs out of credit instead.
     if (wire.isFull()) return wire.onceDrained(grant);
     wire.send(frameType.credit, encodeCredit(ungranted));

@@ -3,6 +3,7 @@
 use super::{Agent, Deadline};
 use crate::failure::Failure;
 use crate::mux::stream::{Medium, Outcome, Work};
+use crate::ops::dial;
 use crate::sys;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -85,6 +86,9 @@ impl Agent {
                 stream.sources = [None, None];
             }
             Work::Connection { .. } => {
+                if let Some(source) = stream.sources.iter().flatten().find(|source| source.medium == Medium::Socket) {
+                    dial::reset_at_close(source.fd.as_fd());
+                }
                 stream.sources = [None, None];
                 stream.outcome = Some(Outcome::Failed(Failure::new("ECANCELED", "the host closed the connection")));
             }

@@ -14,6 +14,8 @@ use std::os::fd::AsFd;
 
 /// Version of the protocol.
 const VERSION: u32 = 1;
+/// What the first agents of this version did not know: a host asks for these only where they are named.
+const FEATURES: [&str; 3] = ["dial_udp", "dial_window", "watch_listeners"];
 /// Bytes of one request, all its OPEN frames together.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of all requests of which only a part has come.
@@ -172,6 +174,7 @@ impl Agent {
             "boot_id": read("/proc/sys/kernel/random/boot_id"),
             "kernel": read("/proc/sys/kernel/osrelease"),
             "phase": if self.init == Init::Waiting { "configure" } else { "running" },
+            "features": FEATURES,
             "init": if let Init::Started(path) = &self.init { Some(path) } else { None },
         });
         let payload = [&nonce[..], hello.to_string().as_bytes()].concat();

@@ -3,6 +3,7 @@
 use super::{Agent, SLOT_SINK};
 use crate::channel::Channel;
 use crate::frame::{Kind, PAYLOAD_MAX};
+use crate::mux::datagram::{LONGEST, PREFIX};
 use crate::mux::stream::{Medium, Outcome, Stream, Work};
 use crate::ops::dial;
 use crate::sys;
@@ -97,6 +98,9 @@ impl Agent {
         let Some(source) = &mut stream.sources[slot] else {
             return Turn::Idle;
         };
+        if source.medium == Medium::Datagrams {
+            return self.datagram(key, slot);
+        }
         let want = credit.min(PAYLOAD_MAX).min(source.left.unwrap_or(usize::MAX));
         if want == 0 {
             return if source.left == Some(0) { Turn::Ended } else { Turn::Idle };
@@ -132,6 +136,41 @@ impl Agent {
         }
     }
 
+    /// Sends one datagram behind its length. One that there is no credit for waits in the socket, which drops what is too much.
+    fn datagram(&mut self, key: u64, slot: usize) -> Turn {
+        let Some(stream) = self.streams.get_mut(&key) else {
+            return Turn::Idle;
+        };
+        let (Some(source), Some(wire)) = (&mut stream.sources[slot], stream.wire) else {
+            return Turn::Idle;
+        };
+        if stream.send.available() < PREFIX + LONGEST {
+            return Turn::Idle;
+        }
+        let mut buffer = vec![0; PREFIX + LONGEST];
+        match sys::read(source.fd.as_fd(), &mut buffer[PREFIX..]) {
+            Ok(length) => {
+                buffer.truncate(PREFIX + length);
+                buffer[..PREFIX].copy_from_slice(&(length as u16).to_le_bytes());
+                stream.send.spend(buffer.len());
+                for part in buffer.chunks(PAYLOAD_MAX) {
+                    self.outbox.push(Kind::Data, slot as u8, wire, part);
+                }
+                Turn::Again
+            }
+            Err(error) if sys::would_block(&error) => {
+                source.ready = false;
+                Turn::Idle
+            }
+            // Nothing listens there: the one thing that a datagram's sender may be told.
+            Err(error) => {
+                stream.sink = None;
+                stream.outcome = Some(Outcome::Failed(error.into()));
+                Turn::Ended
+            }
+        }
+    }
+
     /// Reads and drops what a worker still writes after its stream was aborted, so that it gets to its end.
     pub(super) fn discard(&mut self, key: u64, slot: usize) {
         let Some(stream) = self.streams.get_mut(&key) else {
@@ -155,7 +194,7 @@ impl Agent {
         match &stream.work {
             Work::Process { .. } => {}
             Work::Connection { .. } => {
-                if let (None, Some(wire)) = (&stream.outcome, stream.wire) {
+                if let (None, None, Some(wire)) = (&stream.outcome, &stream.broken, stream.wire) {
                     self.outbox.push(Kind::End, slot as u8, wire, b"");
                 }
             }
@@ -176,7 +215,10 @@ impl Agent {
             return;
         }
         if stream.outcome.is_none() && matches!(stream.work, Work::Connection { .. }) && stream.sink.is_none() {
-            stream.outcome = Some(Outcome::Ok(serde_json::json!({})));
+            stream.outcome = Some(match stream.broken.take() {
+                Some(failure) => Outcome::Failed(failure),
+                None => Outcome::Ok(serde_json::json!({})),
+            });
         }
         if stream.outcome.is_some() {
             self.close(key);

@@ -3,6 +3,7 @@
 use super::{Agent, Init, SLOT_SINK};
 use crate::failure::Failure;
 use crate::frame::Kind;
+use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Request};
 use crate::ops::worker::{self, Desk};
@@ -38,7 +39,8 @@ impl Agent {
             Request::List(list) => self.start_worker(wire, false, move |desk| files::list(desk, &list)),
             Request::TarOut(tar) => self.start_worker(wire, false, move |desk| tar_out::run(desk, &tar)),
             Request::TarIn(tar) => self.start_worker(wire, true, move |desk| tar_in::run(desk, &tar)),
-            Request::Listeners => self.start_worker(wire, false, |_| listeners::run()),
+            Request::Listeners(request) if request.watch => self.start_worker(wire, false, listeners::watch),
+            Request::Listeners(_) => self.start_worker(wire, false, |_| listeners::run()),
             Request::Grow(request) => {
                 let disk = self.boot.disk.as_ref().map(|disk| disk.try_clone()).transpose()?;
                 self.start_worker(wire, false, move |_| grow::run(disk, &request))
@@ -76,11 +78,18 @@ impl Agent {
     }
 
     fn start_connection(&mut self, wire: u32, dial: &Dial) -> Result<(), Failure> {
+        let window = dial.window.unwrap_or(WINDOW);
+        if !(WINDOW_MIN..=WINDOW).contains(&window) {
+            return Err(Failure::new("EINVAL", format!("a window of {window} bytes")));
+        }
         let fd = dial::start(dial)?;
         let reader = fd.try_clone()?;
+        let medium = if dial.udp { Medium::Datagrams } else { Medium::Socket };
         let mut stream = Stream::new(wire, Work::Connection { connecting: true });
-        stream.sink = Some(Sink { fd, medium: Medium::Socket, watched: true });
-        stream.sources[0] = Some(Source::new(reader, Medium::Socket));
+        stream.send = SendCredit::new(window);
+        stream.receive = ReceiveWindow::new(window);
+        stream.sink = Some(Sink { fd, medium, watched: true });
+        stream.sources[0] = Some(Source::new(reader, medium));
         self.insert(wire, stream)?;
         Ok(())
     }

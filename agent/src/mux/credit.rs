@@ -2,8 +2,8 @@
 
 /// DATA bytes each side may send on a stream before it needs a CREDIT.
 pub const WINDOW: u32 = 262_144;
-/// Taken bytes are granted back in steps of this many.
-const STEP: u32 = WINDOW / 4;
+/// Least window that a request may ask for: a quarter of it is still worth a frame.
+pub const WINDOW_MIN: u32 = 4 * RUNT;
 /// Less credit than this waits for the next grant: the host then holds almost a whole window and must grant at least a
 /// quarter of it as it consumes, and waiting keeps the window's odd rest from becoming tiny frames.
 const RUNT: u32 = 4096;
@@ -12,8 +12,9 @@ const RUNT: u32 = 4096;
 pub struct SendCredit(u32);
 
 impl SendCredit {
-    pub fn new() -> SendCredit {
-        SendCredit(WINDOW)
+    /// `window`: what may be sent before the first grant, in bytes.
+    pub fn new(window: u32) -> SendCredit {
+        SendCredit(window)
     }
 
     /// Bytes worth sending now.
@@ -32,6 +33,8 @@ impl SendCredit {
 
 /// What the host may send.
 pub struct ReceiveWindow {
+    /// Bytes that are granted back at once.
+    step: u32,
     /// Bytes the host may still send.
     left: u32,
     /// Bytes our consumer took that were not granted back.
@@ -39,8 +42,9 @@ pub struct ReceiveWindow {
 }
 
 impl ReceiveWindow {
-    pub fn new() -> ReceiveWindow {
-        ReceiveWindow { left: WINDOW, taken: 0 }
+    /// `window`: what the host may send before the first grant, in bytes.
+    pub fn new(window: u32) -> ReceiveWindow {
+        ReceiveWindow { step: window / 4, left: window, taken: 0 }
     }
 
     /// False when the host sends more than it was granted.
@@ -57,7 +61,7 @@ impl ReceiveWindow {
     /// The consumer took `bytes`; the answer is how much to grant, once that is worth a frame.
     pub fn take(&mut self, bytes: usize) -> Option<u32> {
         self.taken += bytes as u32;
-        if self.taken < STEP {
+        if self.taken < self.step {
             return None;
         }
         let grant = std::mem::take(&mut self.taken);
@@ -70,9 +74,11 @@ impl ReceiveWindow {
 mod tests {
     use super::*;
 
+    const STEP: u32 = WINDOW / 4;
+
     #[test]
     fn sender_stops_at_the_window_and_resumes_on_a_grant() {
-        let mut credit = SendCredit::new();
+        let mut credit = SendCredit::new(WINDOW);
         credit.spend(WINDOW as usize - 100);
         assert_eq!(credit.available(), 0);
         credit.grant(STEP);
@@ -83,7 +89,7 @@ mod tests {
 
     #[test]
     fn receiver_refuses_what_was_not_granted() {
-        let mut window = ReceiveWindow::new();
+        let mut window = ReceiveWindow::new(WINDOW);
         assert!(window.accept(WINDOW as usize));
         assert!(!window.accept(1));
         assert_eq!(window.take(STEP as usize - 1), None);

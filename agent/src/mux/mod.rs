@@ -1,5 +1,6 @@
 //! Many streams over one connection.
 
 pub mod credit;
+pub mod datagram;
 pub mod outbox;
 pub mod stream;

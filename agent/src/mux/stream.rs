@@ -1,7 +1,8 @@
 //! One stream: its credit, what waits for its consumer, and the descriptors it joins to the connection.
 
 use crate::failure::Failure;
-use crate::mux::credit::{ReceiveWindow, SendCredit};
+use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW};
+use crate::mux::datagram::Datagrams;
 use crate::ops::worker::Shared;
 use crate::sys;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ pub enum Medium {
     Pipe,
     Socket,
     Terminal,
+    /// A connected UDP socket: each datagram goes behind its length.
+    Datagrams,
 }
 
 /// Where DATA to the host comes from.
@@ -96,6 +99,10 @@ pub struct Stream {
     /// The host has closed the stream, or is gone: nothing more is delivered.
     pub aborted: bool,
     pub work: Work,
+    /// Datagrams from the host of which only a part has come.
+    datagrams: Datagrams,
+    /// Why a connection takes nothing more; what its peer had sent by then is delivered before this is told.
+    pub broken: Option<Failure>,
     pub outcome: Option<Outcome>,
 }
 
@@ -103,8 +110,8 @@ impl Stream {
     pub fn new(wire: u32, work: Work) -> Stream {
         Stream {
             wire: Some(wire),
-            send: SendCredit::new(),
-            receive: ReceiveWindow::new(),
+            send: SendCredit::new(WINDOW),
+            receive: ReceiveWindow::new(WINDOW),
             sources: [None, None],
             sink: None,
             inbox: VecDeque::new(),
@@ -112,6 +119,8 @@ impl Stream {
             ended: false,
             aborted: false,
             work,
+            datagrams: Datagrams::default(),
+            broken: None,
             outcome: None,
         }
     }
@@ -177,6 +186,11 @@ impl Stream {
 
     fn write_all(&mut self, bytes: &[u8]) -> usize {
         let Some(sink) = &self.sink else { return 0 };
+        if sink.medium == Medium::Datagrams {
+            // What the socket does not take is lost, as it is on any wire.
+            self.datagrams.take(bytes, |datagram| drop(sys::write(sink.fd.as_fd(), datagram)));
+            return bytes.len();
+        }
         let mut written = 0;
         while written < bytes.len() {
             match sys::write(sink.fd.as_fd(), &bytes[written..]) {
@@ -191,12 +205,12 @@ impl Stream {
         written
     }
 
-    /// A process or worker may close its input whenever it likes; a connection that refuses bytes has failed.
+    /// A process or worker may close its input whenever it likes; a connection that refuses bytes has failed, and still has what its peer
+    /// sent before that.
     fn sink_failed(&mut self, error: &io::Error) {
         self.sink = None;
         if matches!(self.work, Work::Connection { .. }) {
-            self.sources = [None, None];
-            self.outcome = Some(Outcome::Failed(Failure::io("connection", error)));
+            self.broken = Some(Failure::io("connection", error));
         }
     }
 

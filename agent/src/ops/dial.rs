@@ -9,6 +9,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// Its peer sees a reset, not an end, when it is closed.
+pub fn reset_at_close(socket: BorrowedFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the option reads one struct. Refused (a unix socket): it then ends as any does.
+    unsafe {
+        let size = size_of::<libc::linger>() as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size);
+    }
+}
+
 /// Starts to connect. The socket is writable once the attempt has ended; `outcome` then tells how.
 pub fn start(request: &Dial) -> Result<OwnedFd, Failure> {
     match (&request.unix, request.port) {
@@ -19,7 +29,8 @@ pub fn start(request: &Dial) -> Result<OwnedFd, Failure> {
                 "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
                 _ => host.parse().map_err(|_| Failure::new("EINVAL", format!("{host:?} is not an IP address")))?,
             };
-            connect_tcp(address, port).map_err(|error| Failure::io(format!("{address} port {port}"), &error))
+            connect_ip(address, port, request.udp)
+                .map_err(|error| Failure::io(format!("{address} port {port}"), &error))
         }
         _ => Err(Failure::new("EPROTO", "dial wants either a port or a unix path")),
     }
@@ -36,9 +47,9 @@ pub fn outcome(socket: BorrowedFd) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-fn socket(family: libc::c_int) -> io::Result<OwnedFd> {
+fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
-    own(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })
+    own(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })
 }
 
 fn connect<A>(socket: OwnedFd, address: &A) -> io::Result<OwnedFd> {
@@ -51,10 +62,11 @@ fn connect<A>(socket: OwnedFd, address: &A) -> io::Result<OwnedFd> {
     }
 }
 
-fn connect_tcp(address: IpAddr, port: u16) -> io::Result<OwnedFd> {
-    let socket = socket(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })?;
+fn connect_ip(address: IpAddr, port: u16, udp: bool) -> io::Result<OwnedFd> {
+    let kind = if udp { libc::SOCK_DGRAM } else { libc::SOCK_STREAM };
+    let socket = socket(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }, kind)?;
     let on: libc::c_int = 1;
-    // SAFETY: the option reads one int. A refusal costs latency only.
+    // SAFETY: the option reads one int. A refusal (UDP has no such thing) costs latency only.
     unsafe {
         let size = size_of::<libc::c_int>() as libc::socklen_t;
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), size);
@@ -91,5 +103,5 @@ fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     for (slot, byte) in to.sun_path.iter_mut().zip(bytes) {
         *slot = *byte as libc::c_char;
     }
-    connect(socket(libc::AF_UNIX)?, &to)
+    connect(socket(libc::AF_UNIX, libc::SOCK_STREAM)?, &to)
 }

@@ -1,10 +1,17 @@
 //! `listeners`: TCP sockets that wait for connections, and whose they are.
 
 use crate::failure::Failure;
+use crate::ops::worker::Desk;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::Duration;
+
+/// Between two looks of `watch`.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// State of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -18,12 +25,20 @@ struct Listener {
 }
 
 pub fn run() -> Result<Value, Failure> {
+    Ok(describe(&read_tables()))
+}
+
+fn read_tables() -> Vec<Listener> {
     let mut listeners = Vec::new();
     for (proto, path) in [("tcp", "/proc/net/tcp"), ("tcp6", "/proc/net/tcp6")] {
         // A kernel without IPv6 has no tcp6.
         let table = fs::read_to_string(path).unwrap_or_default();
         listeners.extend(table.lines().filter_map(|line| parse(proto, line)));
     }
+    listeners
+}
+
+fn describe(listeners: &[Listener]) -> Value {
     let mut owners: HashMap<u64, Option<(u32, String)>> = listeners.iter().map(|found| (found.inode, None)).collect();
     if !owners.is_empty() {
         find_owners(&mut owners);
@@ -41,7 +56,24 @@ pub fn run() -> Result<Value, Failure> {
             entry
         })
         .collect();
-    Ok(json!({"listeners": listeners}))
+    json!({"listeners": listeners})
+}
+
+/// Writes a line like the result of `run` now and after each change, until the host gives up. The kernel tells nobody of a new listener, so
+/// its tables are looked at often; whose a socket is, is looked up only after a change.
+pub fn watch(desk: &mut Desk) -> Result<Value, Failure> {
+    let mut known = None;
+    loop {
+        desk.check_cancelled()?;
+        let found = read_tables();
+        if known.as_ref() != Some(&found) {
+            let mut line = describe(&found).to_string();
+            line.push('\n');
+            desk.output.write_all(line.as_bytes())?;
+            known = Some(found);
+        }
+        thread::sleep(INTERVAL);
+    }
 }
 
 /// The first process that holds each socket.

@@ -15,7 +15,7 @@ pub enum Request {
     TarOut(TarOut),
     TarIn(TarIn),
     Dial(Dial),
-    Listeners,
+    Listeners(Listeners),
     Metrics,
     Clock(Clock),
     Sync,
@@ -132,6 +132,18 @@ pub struct Dial {
     pub port: Option<u16>,
     pub host: Option<String>,
     pub unix: Option<String>,
+    /// Datagrams, each behind its length.
+    #[serde(default)]
+    pub udp: bool,
+    /// Bytes each side may send before the first grant; the usual window where it is left out.
+    pub window: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub struct Listeners {
+    /// Goes on, with a line for each change.
+    #[serde(default)]
+    pub watch: bool,
 }
 
 #[derive(Deserialize)]

@@ -58,6 +58,8 @@ pub struct Agent {
     next_stream: u32,
     /// Credit for what we send, by stream.
     credit: HashMap<u32, usize>,
+    /// What was received is granted back in steps of so many bytes.
+    pub step: usize,
     /// Frames that came while another was waited for.
     kept: Vec<Frame>,
 }
@@ -73,7 +75,7 @@ impl Agent {
             .spawn()
             .expect("the agent");
         let (credit, kept) = (HashMap::new(), Vec::new());
-        let mut agent = Agent { socket: ours, process, epoch: 0, next_stream: 0, credit, kept };
+        let mut agent = Agent { socket: ours, process, epoch: 0, next_stream: 0, credit, step: WINDOW / 4, kept };
         agent.sync();
         agent
     }
@@ -117,7 +119,8 @@ impl Agent {
         for (index, part) in parts.iter().enumerate() {
             self.send(OPEN, u8::from(index + 1 < parts.len()), self.next_stream, part);
         }
-        self.credit.insert(self.next_stream, WINDOW);
+        let window = request["window"].as_u64().map_or(WINDOW, |window| window as usize);
+        self.credit.insert(self.next_stream, window);
         self.next_stream
     }
 
@@ -175,7 +178,7 @@ impl Agent {
             match frame.kind {
                 DATA => {
                     ungranted += frame.payload.len();
-                    if ungranted >= WINDOW / 4 {
+                    if ungranted >= self.step {
                         self.send(CREDIT, 0, stream, &(ungranted as u32).to_le_bytes());
                         ungranted = 0;
                     }

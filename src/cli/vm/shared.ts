@@ -13,6 +13,7 @@ import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { netFlag } from "../flags/net.ts";
+import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
 import { userFlag } from "../flags/user.ts";
@@ -37,6 +38,8 @@ export const shapeFlags = {
   memory: memoryFlag,
   "disk-size": diskSizeFlag,
   net: netFlag,
+  publish: publishFlag,
+  "auto-publish": autoPublishFlag,
   label: labelFlag,
   "auto-stop": autoStopFlag,
   force: overcommitFlag,
@@ -49,10 +52,23 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
   // A new VM follows the config by itself.
   const autoStop = values["auto-stop"] ?? undefined;
   const force = values.force || undefined;
+  const publish = values.publish.length > 0 ? values.publish : undefined;
+  const autoPublish = values["auto-publish"] || undefined;
   return Object.fromEntries(
-    Object.entries({ name, image, kernel, vcpu, memory, diskSize, network, labels, autoStop, force }).filter(
-      ([, value]) => value !== undefined,
-    ),
+    Object.entries({
+      name,
+      image,
+      kernel,
+      vcpu,
+      memory,
+      diskSize,
+      network,
+      publish,
+      autoPublish,
+      labels,
+      autoStop,
+      force,
+    }).filter(([, value]) => value !== undefined),
   );
 };
 

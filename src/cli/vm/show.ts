@@ -1,4 +1,6 @@
 import { formatSize } from "../../contract/names.ts";
+import { formatHostPort } from "../../contract/ports.ts";
+import type { Published } from "../../contract/published.ts";
 import type { Vm } from "../../contract/vms.ts";
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
@@ -14,6 +16,9 @@ const autoStop = ({ autoStop, autoStopAt }: Vm): string | undefined => {
   if (autoStopAt === undefined) return set;
   return `${set ?? "as the config says"}, in ${until(autoStopAt)} from now`;
 };
+
+const published = ({ address, host, guest, proto, auto, problem }: Published): string =>
+  `${formatHostPort(address, host)} -> ${guest}${proto === "udp" ? "/udp" : ""}${auto ? " (auto)" : ""}${problem === undefined ? "" : `, not open: ${problem}`}`;
 
 const optional = <T>(value: T | undefined, format: (value: T) => string): string | undefined =>
   value === undefined ? undefined : format(value);
@@ -44,6 +49,8 @@ export const command = defineCommand({
         `${formatSize(found.diskSize)}${found.diskUsed === undefined ? "" : `, ${formatSize(found.diskUsed)} used`}`,
       ],
       ["network", withNext(found.network, found.next?.network, String)],
+      ["address", found.address],
+      ...found.published.map((port) => ["published", published(port)] as const),
       ["auto-stop", autoStop(found)],
       ["vmm", `${found.vmm}/${found.accel}`],
       ["pid", optional(found.pid, String)],

@@ -130,6 +130,8 @@ export const handlers = (services: HandlerServices): Handlers => {
         throw fileError(error, request);
       }
     },
+    vmPublish: ({ params, request }) => vms.publish(vms.find(params.vm), request),
+    vmUnpublish: ({ params, request }) => vms.unpublish(vms.find(params.vm), request),
     vmPorts: ({ params }) => vms.ports(vms.find(params.vm)),
     vmStats: async ({ request }, client) => {
       // Asked for by name, a VM that is not there is an error; each line then tells of those that still are.

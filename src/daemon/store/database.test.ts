@@ -17,6 +17,9 @@ const inFolder = async (use: (path: string) => Promise<void>): Promise<void> => 
   }
 };
 
+/** From this format on a VM has an address when it is made. */
+const WITH_ADDRESS = 6;
+
 /** A database as the version with so many migrations left it, with one VM in it. */
 const olderDatabase = (path: string, version: number): void => {
   const database = new DatabaseSync(path);
@@ -40,7 +43,10 @@ for (let version = 0; version <= migrations.length; version++) {
       else {
         const kept = { vcpu: 2, memory: 1024, diskSize: 4096, network: "user", env: { A: "b" }, notes: ["n"] } as const;
         const expected = { ...kept, createdAt: 5, pid: 7, pidStart: "8", epoch: 3, startedAt: undefined };
-        assert.deepEqual(vm, vmRow(expected));
+        // One that had no address was given one of its own.
+        if (version < WITH_ADDRESS)
+          assert.match(vm?.address ?? "", /^127\.(6[4-9]|[7-9]\d|1[0-8]\d|19[01])\.\d+\.\d+$/);
+        assert.deepEqual(vm, vmRow({ ...expected, address: vm?.address ?? "" }));
       }
       const other = vmRow({
         id: "f".repeat(32),

@@ -38,6 +38,11 @@ export const migrations: readonly string[] = [
   `ALTER TABLE vms ADD COLUMN helpers TEXT NOT NULL DEFAULT '[]'`,
   "ALTER TABLE vms ADD COLUMN restored TEXT",
   "ALTER TABLE vms ADD COLUMN workspace TEXT",
+  // An address for those that are there: as those that network/address.ts chooses.
+  `ALTER TABLE vms ADD COLUMN address TEXT NOT NULL DEFAULT '';
+   UPDATE vms SET address = '127.' || (64 + abs(random() % 128)) || '.' || abs(random() % 256) || '.' || (1 + abs(random() % 254));
+   ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
+   ALTER TABLE vms ADD COLUMN auto_publish INTEGER NOT NULL DEFAULT 0`,
 ];
 
 export type Database = DatabaseSync;

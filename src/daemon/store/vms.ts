@@ -7,6 +7,15 @@ import type { Database } from "./database.ts";
 /** What a VM that did not boot went on from. */
 export type RestoredFrom = "template" | "snapshot" | "sleep";
 
+/** A published port as it is recorded. */
+export type RecordedPort = {
+  proto: "tcp" | "udp";
+  guest: number;
+  host: number;
+  /** Absent: the VM's own. */
+  address?: string;
+};
+
 /** A VM as it is recorded. Sizes are bytes, times are milliseconds since 1970. */
 export type VmRow = {
   id: string;
@@ -43,6 +52,11 @@ export type VmRow = {
   helpers: readonly ProcessIdentity[];
   /** Of its present or last run; undefined where it booted. */
   restored: RestoredFrom | undefined;
+  /** Its own loopback address on the host. */
+  address: string;
+  published: readonly RecordedPort[];
+  /** Whatever comes to listen in the guest is published too. */
+  autoPublish: boolean;
   /** The repository that was brought in last. */
   workspace: Vm["workspace"];
   /** Of the last connection to the guest agent. */
@@ -97,6 +111,9 @@ const columns: Record<keyof VmRow, Column> = {
   hostBoot: plain("host_boot"),
   helpers: json("helpers"),
   restored: plain("restored"),
+  address: plain("address"),
+  published: json("published"),
+  autoPublish: flag("auto_publish"),
   workspace: optionalJson("workspace"),
   epoch: plain("epoch"),
 };

@@ -88,6 +88,7 @@ const actorOf = (machine: Machine | undefined, recorded = row(), update?: VmStor
     store: storeOf([], update),
     services: servicesOf(machine),
     admit: async () => [],
+    publish: async () => [],
     onChanged: () => undefined,
     onRemoved: () => undefined,
   });

@@ -51,6 +51,10 @@ export type VmActor = {
    * @returns when each change takes effect
    */
   set(request: SetVm, progress: Progress): Promise<Record<string, SetEffect>>;
+  /** Writes down what is published of it. */
+  record(change: Partial<Pick<VmRow, "published" | "autoPublish" | "notes">>): void;
+  /** Tells whoever follows the VM that something of it which is not recorded has changed. */
+  announce(): void;
   /** Somebody works in the VM until this is disposed. */
   use(): Disposable;
   /** Nobody has worked in it since then, in ms since 1970; undefined while somebody does or nothing runs. */
@@ -89,13 +93,18 @@ type Parts = {
    * @throws HOST_LIMIT
    */
   admit(row: VmRow, force: boolean): Promise<string[]>;
+  /**
+   * Opens its published ports; done before it counts as running.
+   * @returns notes for its user
+   */
+  publish(): Promise<string[]>;
   /** Called after each change of the record, and when nobody uses the VM any more. */
   onChanged(): void;
   /** Called once, when the VM is gone. */
   onRemoved(): void;
 };
 
-export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRemoved }: Parts): VmActor => {
+export const vmActor = ({ row: recorded, store, services, admit, publish, onChanged, onRemoved }: Parts): VmActor => {
   const { log } = services;
   let row = recorded;
   let machine: Machine | undefined;
@@ -188,8 +197,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
 
   /** From a guest that answers to a VM that is running: with the user's files in it. */
   const complete = async ({ connection: guest, notes }: Guest, progress: Progress) => {
-    const synced = await syncFiles(guest, services.fileSync, progress);
-    apply("ready", { notes: [...row.notes, ...notes, ...synced] });
+    const [synced, unpublished] = await Promise.all([syncFiles(guest, services.fileSync, progress), publish()]);
+    apply("ready", { notes: [...row.notes, ...notes, ...synced, ...unpublished] });
   };
 
   /** Starts the machine, anew or from `source`, and waits for its guest. */
@@ -568,6 +577,8 @@ export const vmActor = ({ row: recorded, store, services, admit, onChanged, onRe
     save,
     sleep,
     set,
+    record: update,
+    announce: onChanged,
     use,
     idleSince,
     kill,

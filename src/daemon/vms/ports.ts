@@ -1,29 +1,38 @@
-/** Sockets in a guest that wait for connections. */
-import * as z from "zod/mini";
-import { BangerError } from "../../contract/errors.ts";
+/** Sockets in a guest that wait for connections, with what reaches them on the host. */
+import type { Published } from "../../contract/published.ts";
 import type { Progress } from "../../contract/progress.ts";
-import { type GuestPort, portSchema } from "../../contract/vms.ts";
+import type { GuestPort } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
-
-/** The agent's `listeners` (docs/guest-protocol.md). More than so many from one guest are not believed. */
-const listenersSchema = z.object({ listeners: z.array(portSchema).check(z.maxLength(4096)) });
+import { type Listener, parseListeners } from "../network/listeners.ts";
 
 /**
- * @returns by port; what listens on one port with several sockets is told once
+ * @returns what listens; one port with several sockets is told once
  * @throws GUEST_PROTOCOL when the guest's answer makes no sense
  */
-export const guestPorts = async (guest: GuestConnection, progress: Progress): Promise<GuestPort[]> => {
-  const parsed = z.safeParse(listenersSchema, await callGuest(guest, { op: "listeners" }, progress));
-  if (!parsed.success)
-    throw new BangerError(
-      "GUEST_PROTOCOL",
-      `the guest's list of sockets makes no sense: ${z.prettifyError(parsed.error)}`,
-    );
-  const seen = new Map<string, GuestPort>();
-  for (const port of parsed.data.listeners) {
-    const key = `${port.proto} ${port.address} ${port.port}`;
-    if (!seen.has(key)) seen.set(key, port);
+export const guestListeners = async (guest: GuestConnection, progress: Progress): Promise<Listener[]> => {
+  const seen = new Map<string, Listener>();
+  for (const listener of parseListeners(await callGuest(guest, { op: "listeners" }, progress))) {
+    const key = `${listener.proto} ${listener.address} ${listener.port}`;
+    if (!seen.has(key)) seen.set(key, listener);
   }
-  return [...seen.values()].sort((a, b) => a.port - b.port || a.proto.localeCompare(b.proto));
+  return [...seen.values()];
+};
+
+/** By port: what listens, then what is published although nothing is known to. */
+export const withPublished = (listeners: readonly Listener[], published: readonly Published[]): GuestPort[] => {
+  const tcp = published.filter(({ proto }) => proto === "tcp");
+  const heard: GuestPort[] = listeners.map((listener) => ({
+    ...listener,
+    published: tcp.filter(({ guest }) => guest === listener.port),
+  }));
+  const listening = new Set(listeners.map(({ port }) => port));
+  const others = published.filter(({ proto, guest }) => proto === "udp" || !listening.has(guest));
+  const keys = new Set(others.map(({ proto, guest }) => `${proto} ${guest}`));
+  const silent: GuestPort[] = [...keys].map((key) => {
+    const [proto = "", port = ""] = key.split(" ");
+    const these = others.filter((other) => other.proto === proto && other.guest === Number(port));
+    return { proto: proto === "udp" ? "udp" : "tcp", port: Number(port), published: these };
+  });
+  return [...heard, ...silent].sort((a, b) => a.port - b.port || a.proto.localeCompare(b.proto));
 };

@@ -4,7 +4,17 @@ import { BangerError, nearest } from "../../contract/errors.ts";
 import type { ImageBoot } from "../../contract/images.ts";
 import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
-import type { CreateVm, GuestPort, SetResult, SetVm, Vm } from "../../contract/vms.ts";
+import type { Publish, Published } from "../../contract/published.ts";
+import type {
+  CreateVm,
+  GuestPort,
+  PublishRequest,
+  PublishResult,
+  SetResult,
+  SetVm,
+  UnpublishRequest,
+  Vm,
+} from "../../contract/vms.ts";
 import type { Warm } from "../../contract/templates.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { roots, vmFiles } from "../../host/paths.ts";
@@ -13,7 +23,9 @@ import { unattended, type VmActor, vmActor } from "./actor.ts";
 import { removeOrphans } from "./orphans.ts";
 import type { Shape } from "./plan.ts";
 import type { BootServices } from "./services.ts";
-import { guestPorts } from "./ports.ts";
+import { newAddress } from "../network/address.ts";
+import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
+import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
 import { applyLabels } from "./change.ts";
@@ -54,8 +66,12 @@ export type VmService = {
    * @returns when each change takes effect, by field, and what its user should know
    */
   set(actor: VmActor, request: SetVm, progress: Progress): Promise<Pick<SetResult, "effects" | "notes">>;
-  /** What listens in the guest. */
+  /** What listens in the guest, and what reaches it on the host. A VM that sleeps or is stopped is left so. */
   ports(actor: VmActor): Promise<GuestPort[]>;
+  /** @throws PORT_IN_USE, PORT_REFUSED, USAGE; then nothing of it is published */
+  publish(actor: VmActor, request: PublishRequest): Promise<PublishResult>;
+  /** @throws PORT_NOT_FOUND */
+  unpublish(actor: VmActor, request: UnpublishRequest): Vm;
   /** How commands run in it where nothing is said. */
   imageDefaults(actor: VmActor): Promise<ImageBoot | undefined>;
   /** Names of the VMs that use an image or a kernel. */
@@ -65,9 +81,9 @@ export type VmService = {
   detachAll(): void;
 };
 
-export const vmView = (row: VmRow): Vm => {
+export const vmView = (row: VmRow, published: Published[] = []): Vm => {
   const { env, mac, pidStart, hostBoot, helpers, epoch, next, ...shown } = row;
-  return { ...shown, ...(Object.keys(next).length > 0 ? { next } : {}), notes: [...row.notes] };
+  return { ...shown, published, ...(Object.keys(next).length > 0 ? { next } : {}), notes: [...row.notes] };
 };
 
 const MIN_MEMORY = 64 * 2 ** 20;
@@ -77,6 +93,7 @@ const GUEST_LIMIT = 15_000;
 
 export const vmService = (store: VmStore, services: BootServices, defaults: () => Promise<VmDefaults>): VmService => {
   const actors = new Map<string, VmActor>();
+  const ports = new Map<string, PublishedPorts>();
   const stopper = autoStop({
     actors: () => actors.values(),
     staleAfter: () => services.autoStopAfter,
@@ -86,13 +103,19 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
   });
   const view = (actor: VmActor): Vm => {
     const autoStopAt = stopper.at(actor);
-    return { ...vmView(actor.row()), ...(autoStopAt === undefined ? {} : { autoStopAt }) };
+    const row = actor.row();
+    return { ...vmView(row, ports.get(row.id)?.list() ?? []), ...(autoStopAt === undefined ? {} : { autoStopAt }) };
   };
   const list = () => [...actors.values()].map(view);
   const feed = vmFeed(list, (id) => {
     const actor = actors.get(id);
     return actor && view(actor);
   });
+  const portsOf = (id: string): PublishedPorts => {
+    const found = ports.get(id);
+    if (!found) throw new BangerError("INTERNAL", `no ports of VM ${id}`);
+    return found;
+  };
   const named = (name: string) => [...actors.values()].find((actor) => actor.row().name === name);
 
   const add = (row: VmRow): VmActor => {
@@ -108,17 +131,42 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
           .reduce((sum, other) => sum + other.memory, 0);
         return checkMemory(memory, promised, room, force);
       },
+      publish: () => portsOf(row.id).settle(),
       onChanged: () => {
+        ports.get(row.id)?.changed();
         feed.changed(row.id);
         stopper.plan();
       },
       onRemoved: () => {
         actors.delete(row.id);
+        ports.get(row.id)?.close();
+        ports.delete(row.id);
         feed.changed(row.id);
         services.ssh.unpin(row.name).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
       },
     });
     actors.set(row.id, actor);
+    ports.set(
+      row.id,
+      publishedPorts({
+        actor,
+        log: services.log,
+        guestAddress: async () => {
+          const { network } = await services.driver.host();
+          return actor.row().network === "none" ? undefined : network.guest.address.split("/")[0];
+        },
+        ownerOf: (address, { proto, host }) => {
+          const others = [...actors.values()].filter((other) => other !== actor);
+          return others
+            .find((other) =>
+              portsOf(other.row().id)
+                .list()
+                .some((port) => port.proto === proto && port.host === host && sharesAddress(port.address, address)),
+            )
+            ?.row().name;
+        },
+      }),
+    );
     return actor;
   };
   const find = (reference: string): VmActor => {
@@ -167,6 +215,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined) checkName(request.name, "VM name");
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
+    for (const port of request.publish ?? []) recordOf(port);
     const { accel } = await services.driver.host();
     const notes = await admitDisk(wanted.diskSize, { asked: request.diskSize !== undefined, force: request.force });
     // What could never start is not made.
@@ -177,8 +226,9 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     ]);
     const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
     if (named(name)) throw nameTaken(name);
+    const id = randomBytes(16).toString("hex");
     const row: VmRow = {
-      id: randomBytes(16).toString("hex"),
+      id,
       name,
       image: image.name,
       kernel: wanted.kernel,
@@ -207,13 +257,28 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       hostBoot: undefined,
       helpers: [],
       restored: undefined,
+      address: newAddress(id, new Set([...actors.values()].map((other) => other.row().address))),
+      published: [],
+      autoPublish: request.autoPublish ?? false,
       workspace: undefined,
       epoch: 0,
     };
     store.insert(row);
     const actor = add(row);
     feed.changed(row.id);
+    if (request.publish) await publishNew(actor, request.publish);
     return actor;
+  };
+
+  /** A new VM whose ports cannot be had is not made. */
+  const publishNew = async (actor: VmActor, requests: readonly Publish[]): Promise<void> => {
+    try {
+      const published = await portsOf(actor.row().id).publish(requests);
+      actor.record({ notes: [...actor.row().notes, ...exposureNotes(published, actor.row().name)] });
+    } catch (error) {
+      await actor.remove(unattended);
+      throw error;
+    }
   };
 
   return {
@@ -241,13 +306,24 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       return { effects: await actor.set(request, progress), notes };
     },
     settingsChanged: () => stopper.plan(),
+    publish: async (actor, { ports: requests, auto }) => {
+      const published = await portsOf(actor.row().id).publish(requests, auto);
+      return { published, notes: exposureNotes(published, actor.row().name) };
+    },
+    unpublish: (actor, { ports: requests, all, auto }) => {
+      portsOf(actor.row().id).unpublish(requests, { all, auto });
+      return view(actor);
+    },
     ports: async (actor) => {
+      const published = portsOf(actor.row().id).list();
+      if (["stopped", "asleep"].includes(actor.row().state) && published.length > 0)
+        return withPublished([], published);
       using limited = withDeadline(
         unattended,
         GUEST_LIMIT,
         () => new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`),
       );
-      return await guestPorts(await actor.guest(limited), limited);
+      return withPublished(await guestListeners(await actor.guest(limited), limited), published);
     },
     find,
     imageDefaults: (actor) => services.images.defaults(actor.row().image),
@@ -266,6 +342,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
           // One VM that cannot be taken up must not keep the daemon from the others.
           try {
             await actor.adopt(unattended);
+            await portsOf(actor.row().id).settle();
             // Whoever ran it went away with the earlier daemon.
             if (actor.row().ephemeral) await actor.remove(unattended);
           } catch (error) {
@@ -283,10 +360,15 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     },
     detachAll: () => {
       stopper.close();
+      for (const published of ports.values()) published.close();
       for (const actor of actors.values()) actor.detach();
     },
   };
 };
+
+/** Whether a port on one of them cannot be had on the other too: 0.0.0.0 and :: are all of them. */
+const sharesAddress = (one: string, other: string): boolean =>
+  one === other || [one, other].some((address) => address === "0.0.0.0" || address === "::");
 
 /** What a VM's disk takes of the host, in bytes. */
 const diskUse = async (id: string): Promise<number> => {
