@@ -3,6 +3,7 @@ import { watch } from "node:fs";
 import { mkdir, open } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { dirname } from "node:path";
+import { performance } from "node:perf_hooks";
 import type { Readable } from "node:stream";
 import { BangerError, type ErrorBody, fromErrorBody } from "../contract/errors.ts";
 import { daemonCommand, daemonLogFile } from "../host/paths.ts";
@@ -25,12 +26,13 @@ type Ready = { ready: true } | { locked: true } | { error: ErrorBody } | undefin
  */
 export const startDaemon = async (socketPath: string): Promise<void> => {
   if (await startByService()) return;
-  const deadline = Date.now() + START_LIMIT;
-  while (Date.now() < deadline) {
+  const deadline = performance.now() + START_LIMIT;
+  while (performance.now() < deadline) {
     const ready = await launch();
     if (ready === undefined) throw await startFailed("the daemon ended as it started");
     if ("error" in ready) throw fromErrorBody(ready.error);
-    if ("ready" in ready || (await socketAppears(socketPath, Math.min(PEER_LIMIT, deadline - Date.now())))) return;
+    if ("ready" in ready || (await socketAppears(socketPath, Math.min(PEER_LIMIT, deadline - performance.now()))))
+      return;
   }
   throw await startFailed("another daemon holds the lock but does not answer");
 };

@@ -11,7 +11,7 @@ import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { notifyReady } from "../host/service-unit.ts";
 import { listenAt } from "../host/sockets.ts";
 import { handlers } from "./api/handlers.ts";
-import { apiServer } from "./api/server.ts";
+import { apiServer, stopAccepting } from "./api/server.ts";
 import { cleanStaging } from "./artifacts/staging.ts";
 import { driverOf } from "./driver-choice.ts";
 import { imageService } from "./images/service.ts";
@@ -130,8 +130,7 @@ const serve = async (): Promise<void> => {
     if (ending) return;
     ending = true;
     log.info("daemon ends, VMs go on", { why });
-    // Connections that are open stay so until the end: whoever waits for it sees it then, with the state let go of.
-    server?.close();
+    if (server) stopAccepting(server);
     await Promise.all([operations.drain(), templates.close()]);
     vms.detachAll();
     database.close();

@@ -11,8 +11,8 @@ export const processStartTime = async (pid: number): Promise<string | undefined>
     const text = await readFile(`/proc/${pid}/stat`, "utf8");
     // The second field is the program's name in parentheses, and may hold anything.
     const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    // A zombie is gone but for its parent's wait.
-    return fields[0] === "Z" ? undefined : fields[19];
+    // A zombie is gone but for its parent's wait, once the last of its threads has let go of its files and their locks.
+    return fields[0] === "Z" && Number(fields[17]) <= 1 ? undefined : fields[19];
   } catch (error) {
     if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return undefined;
     throw error;

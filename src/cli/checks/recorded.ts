@@ -14,12 +14,8 @@ export type StateDatabase = {
   vms: RecordedVm[];
 };
 
-/** A reader of a database in WAL mode makes files of its own beside it, unless it is told that nobody writes. */
-const openReadOnly = async (path: string): Promise<DatabaseSync> => {
-  const url = pathToFileURL(path);
-  if (!(await exists(`${path}-wal`))) url.searchParams.set("immutable", "1");
-  return new DatabaseSync(url, { readOnly: true });
-};
+/** Longest wait for a daemon that writes, in ms. */
+const BUSY_LIMIT = 2000;
 
 /**
  * @returns undefined when there is none yet
@@ -27,9 +23,25 @@ const openReadOnly = async (path: string): Promise<DatabaseSync> => {
  */
 export const readRecorded = async (path = databaseFile()): Promise<StateDatabase | undefined> => {
   if (!(await exists(path))) return undefined;
-  const database = await openReadOnly(path);
+  // A reader of a database in WAL mode makes files of its own beside it, unless it is told that nobody writes.
+  const isWritten = () => exists(`${path}-wal`);
+  if (await isWritten()) return read(path, false);
   try {
-    database.exec("PRAGMA busy_timeout = 2000");
+    const found = read(path, true);
+    if (found.damage.length === 0 || !(await isWritten())) return found;
+  } catch (error) {
+    if (!(await isWritten())) throw error;
+  }
+  // A daemon has begun to write meanwhile: what was read was no state of it.
+  return read(path, false);
+};
+
+/** @param immutable nobody writes to it */
+const read = (path: string, immutable: boolean): StateDatabase => {
+  const url = pathToFileURL(path);
+  if (immutable) url.searchParams.set("immutable", "1");
+  const database = new DatabaseSync(url, { readOnly: true, timeout: BUSY_LIMIT });
+  try {
     const damage = database
       .prepare("PRAGMA quick_check(5)")
       .all()

@@ -1,5 +1,6 @@
 /** HTTP/1.1 on the daemon's unix socket: routes, guards, and the three kinds of endpoint. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { Server as SocketServer } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod/mini";
 import {
@@ -202,3 +203,9 @@ export const apiServer = ({
   });
   return server;
 };
+
+/**
+ * Takes no connections any more. Those that are open stay, idle ones too, which Node's own `close` of an HTTP server ends: by the end of one a client
+ * knows that the daemon has let go of its state.
+ */
+export const stopAccepting = (server: Server): void => void SocketServer.prototype.close.call(server);
