@@ -3,8 +3,8 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { Readable } from "node:stream";
-import { BangerError } from "../contract/errors.ts";
-import { describeExit, startProcess } from "../host/process.ts";
+import { BangerError, toBangerError } from "../contract/errors.ts";
+import { packTar } from "../host/tar.ts";
 import type { Entry, State } from "./state.ts";
 
 const BLOCK = 512;
@@ -80,42 +80,15 @@ export async function* diskFile(path: string, file: string, mode: number, mtime:
  * @param paths below `root`, one character a byte
  */
 export async function* worktreeFiles(root: string, paths: readonly string[]): AsyncGenerator<Uint8Array> {
-  await using tar = await startProcess({
-    argv: [
-      "tar",
-      "--create",
-      "--format=gnu",
-      "--sparse",
-      "--numeric-owner",
-      "--owner=0",
-      "--group=0",
-      "--no-recursion",
-      "--null",
-      "--no-unquote",
-      "--hard-dereference",
-      "--file=-",
-      `--directory=${root}`,
-      "--files-from=-",
-    ],
-    env: { TAR_OPTIONS: "", LC_ALL: "C" },
-    stdio: ["pipe", "pipe", "pipe"],
-  });
-  const { stdin, stdout } = tar.child;
-  if (!stdin || !stdout) throw new BangerError("INTERNAL", "tar was started without pipes");
-  const names = Buffer.from(paths.map((path) => `./${path}\0`).join(""), "latin1");
-  const fed = pipeline(Readable.from([names]), stdin).catch(() => undefined);
-  yield* stdout as AsyncIterable<Uint8Array>;
-  const exit = await tar.exited;
-  await fed;
-  // 1: a file changed while it was read; the archive is whole.
-  if (exit.status !== 0 && exit.status !== 1)
-    throw new BangerError(
-      "TOOL_FAILED",
-      `cannot read the files of ${root}: ${tar.stderrTail().split("\n")[0] || `tar ${describeExit(exit)}`}`,
-      {
-        hint: "files that come and go meanwhile make this fail: run the command again",
-      },
-    );
+  const names = paths.map((path) => `./${path}`);
+  try {
+    yield* packTar({ folder: root, names, encoding: "latin1", listed: true, asRoot: true });
+  } catch (error) {
+    const { code, message } = toBangerError(error);
+    if (code !== "TOOL_FAILED") throw error;
+    const hint = "files that come and go meanwhile make this fail: run the command again";
+    throw new BangerError(code, message, { hint, cause: error });
+  }
 }
 
 /** Files of a commit, as git has them. */

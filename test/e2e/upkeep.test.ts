@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
-import { outputHolds } from "../support/wait.ts";
+import { childEnds, outputHolds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 let host: Host;
@@ -40,6 +40,7 @@ test("file_sync: files and folders are there at each start, as root's own; what 
   await chmod(join(HOME, "tree/run.sh"), 0o755);
   await writeFile(join(HOME, "tree/deep/er/-odd name\n"), "odd");
   await writeFile(join(HOME, "tree/deep/empty"), "");
+  await writeFile(join(HOME, "tree/deep/a\\tb"), "back");
   await symlink("run.sh", join(HOME, "tree/link"));
   const socket = createServer().listen(join(HOME, "tree/sock"));
   try {
@@ -81,8 +82,8 @@ mode = "0755"
     "777 root:root symbolic link .config/tree/link",
   ]);
   assert.equal(
-    await exec("cat", "/root/.config/tree/deep/er/-odd name\n", "/root/.gitconfig"),
-    "odd[user]\n\tname = A B\n",
+    await exec("cat", "/root/.config/tree/deep/er/-odd name\n", "/root/.config/tree/deep/a\\tb", "/root/.gitconfig"),
+    "oddback[user]\n\tname = A B\n",
   );
   assert.equal((await exec("stat", "-c", "%a", "/root")).trim(), "700");
   // Anew at each start, and without a restart of the daemon.
@@ -106,7 +107,7 @@ test("a VM that nobody uses is stopped; a session and a connection are use", asy
   });
   await outputHolds(session, "up");
   assert.equal((await show("box")).autoStopAt, undefined, "somebody works in it");
-  const status = await new Promise((resolve) => session.once("exit", resolve));
+  const { status } = await childEnds(session);
   assert.deepEqual([status, said], [0, "up\nkept\n"]);
   assert.equal((await show("box")).state, "running");
   await ended;

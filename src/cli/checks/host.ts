@@ -1,11 +1,12 @@
 /** The machine itself. */
-import { constants, copyFile, readFile, statfs, writeFile } from "node:fs/promises";
+import { constants, copyFile, statfs, writeFile } from "node:fs/promises";
 import { userInfo } from "node:os";
 import { join } from "node:path";
 import type { Config } from "../../contract/config.ts";
 import { errnoOf, toBangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
 import { exists, readFileIfThere, stagingDirectory } from "../../host/files.ts";
+import { hostMemory } from "../../host/memory.ts";
 import { roots } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import { parentOf } from "../copy/places.ts";
@@ -129,9 +130,7 @@ const reflinkCheck: Check = {
 const memoryCheck = (config: Config | undefined): Check => ({
   name: "memory",
   look: async () => {
-    const text = await readFile("/proc/meminfo", "utf8");
-    const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1]) * 1024;
-    const [available, total] = [of("MemAvailable"), of("MemTotal")];
+    const { available, total } = await hostMemory();
     const found = `${formatSize(available)} of ${formatSize(total)} available`;
     const wanted = config?.vmDefaults.memory ?? 0;
     if (wanted > total)

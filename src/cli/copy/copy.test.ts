@@ -23,7 +23,7 @@ import type { FileRequest, GuestFileStat } from "../../contract/vms.ts";
 import type { GuestFiles } from "./guest-files.ts";
 import { parsePlace, planCopy } from "./places.ts";
 import { publish, refuseDevices } from "./publish.ts";
-import { packTar, unpackTar } from "./tar.ts";
+import { packTar, unpackTar } from "../../host/tar.ts";
 import { copyIn } from "./to-guest.ts";
 import { copyOut } from "./to-host.ts";
 
@@ -306,7 +306,7 @@ describe("archives of a hostile guest", () => {
       await mkdir(target);
       await writeFile(join(source, "f"), "x");
       await chmod(join(source, "f"), 0o4777);
-      await unpackTar(packTar(source, "f", "g"), target);
+      await unpackTar(packTar({ folder: source, names: ["./f"], rename: { from: "./f", to: "./g" } }), target);
       assert.equal((await stat(join(target, "g"))).mode & 0o7777, 0o777);
     }));
 

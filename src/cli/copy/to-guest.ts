@@ -7,7 +7,7 @@ import type { ProgressEvent } from "../../contract/progress.ts";
 import type { GuestFiles } from "./guest-files.ts";
 import { byteMeter } from "./meter.ts";
 import { copiedName, type GuestPlace, type HostPlace, joinPath, parentOf } from "./places.ts";
-import { packTar } from "./tar.ts";
+import { packTar } from "../../host/tar.ts";
 
 /** How much of a file must be holes before it is sent as a sparse archive, in bytes. */
 const WORTH_SPARSE = 1024 * 1024;
@@ -73,7 +73,10 @@ const sendOne = async (
   }
   // The archive is read where the name leads, so that a link named on the command line is followed.
   const [from, base] = isFolder ? [path, "."] : [parentOf(path), copiedName(path) ?? path];
-  await guest.send({ op: "tar_in", path: folder }, byteMeter(report, path).count(packTar(resolve(from), base, name)));
+  const source = base === "." ? "." : `./${base}`;
+  const rename = base === name ? undefined : { from: source, to: `./${name}` };
+  const archive = packTar({ folder: resolve(from), names: [source], rename });
+  await guest.send({ op: "tar_in", path: folder }, byteMeter(report, path).count(archive));
 };
 
 /** @throws FILE_NOT_FOUND before anything is copied when a source is missing */

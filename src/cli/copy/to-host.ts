@@ -11,7 +11,7 @@ import type { GuestFiles } from "./guest-files.ts";
 import { byteMeter } from "./meter.ts";
 import { copiedName, type GuestPlace, type HostPlace } from "./places.ts";
 import { publish, refuseDevices, stagingBeside } from "./publish.ts";
-import { unpackTar } from "./tar.ts";
+import { unpackTar } from "../../host/tar.ts";
 
 type Report = (event: ProgressEvent) => void;
 type Source = { place: GuestPlace; stats: GuestFileStat };

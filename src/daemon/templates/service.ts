@@ -7,7 +7,8 @@ import { stat } from "node:fs/promises";
 import { type BangerError, toBangerError } from "../../contract/errors.ts";
 import { type Progress, silentProgress } from "../../contract/progress.ts";
 import type { TemplateInfo } from "../../contract/templates.ts";
-import { bytesOnDisk, readFileIfThere } from "../../host/files.ts";
+import { bytesOnDisk } from "../../host/files.ts";
+import { hostMemory } from "../../host/memory.ts";
 import { type SavedFiles, templateFiles, templatesFolder, vmFilesIn } from "../../host/paths.ts";
 import { installedNames, unpublish } from "../artifacts/published.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
@@ -130,7 +131,7 @@ export const templateService = (services: GuestServices, settings: () => Templat
 
   const makeQuietly = async (shape: Shape): Promise<void> => {
     try {
-      if (ending.signal.aborted || !settings().enabled || (await availableMemory()) < 2 * shape.memory) return;
+      if (ending.signal.aborted || !settings().enabled || (await hostMemory()).available < 2 * shape.memory) return;
       await build(shape, { ...silentProgress(), signal: ending.signal });
     } catch (error) {
       if (!ending.signal.aborted) log.warn("template not made", { image: shape.image, error: toBangerError(error) });
@@ -184,10 +185,4 @@ const infoOf = async ({ key, files, manifest }: Template): Promise<TemplateInfo>
     createdAt: manifest.createdAt,
     usedAt: Math.round(mtimeMs),
   };
-};
-
-/** In bytes. */
-const availableMemory = async (): Promise<number> => {
-  const match = /^MemAvailable:\s+(\d+) kB/m.exec((await readFileIfThere("/proc/meminfo")) ?? "");
-  return Number(match?.[1] ?? 0) * 1024;
 };

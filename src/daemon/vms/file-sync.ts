@@ -2,13 +2,12 @@
 import { createReadStream } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { basename, join, posix } from "node:path";
-import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Config } from "../../contract/config.ts";
 import { BangerError, errnoOf, toBangerError } from "../../contract/errors.ts";
 import { type Progress, throwIfAborted } from "../../contract/progress.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
-import { describeExit, startProcess } from "../../host/process.ts";
+import { packTar } from "../../host/tar.ts";
 
 export type SyncEntry = Config["fileSync"][number];
 
@@ -57,7 +56,7 @@ const syncFile = async (guest: GuestConnection, { host, guest: target, mode }: S
 const send = async (
   guest: GuestConnection,
   request: Record<string, unknown>,
-  bytes: Readable | undefined,
+  bytes: AsyncIterable<Uint8Array> | undefined,
   signal: AbortSignal,
 ): Promise<void> => {
   const stream = guest.open(request);
@@ -70,6 +69,8 @@ const send = async (
     const sent = bytes ? pipeline(bytes, stream.input, { signal }) : Promise.resolve(void stream.input.end());
     const [outcome, result] = await Promise.allSettled([sent, stream.result]);
     throwIfAborted(signal);
+    // What cannot be read here is what breaks it there.
+    if (outcome.status === "rejected" && outcome.reason instanceof BangerError) throw outcome.reason;
     if (result.status === "rejected") throw result.reason;
     if (outcome.status === "rejected") throw outcome.reason;
   } finally {
@@ -115,55 +116,9 @@ const syncFolder = async (
   // root's home keeps its own mode, or sshd would turn root's keys down.
   const home = path === "/root";
   const request = { op: "tar_in", path: home ? path : posix.dirname(path), uid: 0, gid: 0 };
-  const archive = { folder: host, as: home ? "." : posix.basename(path) };
-  const made = home ? folders.slice(1) : folders;
-  await sendTar(guest, request, { ...archive, names: made, mode: folderMode(mode) }, signal);
-  await sendTar(guest, request, { ...archive, names: files, mode }, signal);
+  const archive = { folder: host, rename: { from: ".", to: home ? "." : posix.basename(path) }, listed: true };
+  const made = { ...archive, names: home ? folders.slice(1) : folders, mode: folderMode(mode) };
+  for (const packing of [made, { ...archive, names: files, mode }])
+    if (packing.names.length > 0) await send(guest, request, packTar(packing), signal);
   return others === 0 ? [] : [`file_sync: left out of ${host}: what is no file, folder or link (${others})`];
-};
-
-type Archive = {
-  folder: string;
-  /** In it, each beginning with `.`; in the archive with `as`. */
-  names: readonly string[];
-  as: string;
-  mode: number;
-};
-
-const sendTar = async (
-  guest: GuestConnection,
-  request: Record<string, unknown>,
-  { folder, names, as, mode }: Archive,
-  signal: AbortSignal,
-): Promise<void> => {
-  if (names.length === 0) return;
-  await using tar = await startProcess({
-    argv: [
-      "tar",
-      "--create",
-      "--format=gnu",
-      "--sparse",
-      "--numeric-owner",
-      "--hard-dereference",
-      "--no-recursion",
-      `--mode=${mode.toString(8)}`,
-      // Names only: the targets of links stay as they are.
-      `--transform=flags=rSh;s,^\\.,${as.replace(/[\\&,]/g, "\\$&")},`,
-      `--directory=${folder}`,
-      "--null",
-      "--files-from=-",
-      "--file=-",
-    ],
-    env: { TAR_OPTIONS: "", LC_ALL: "C" },
-    stdio: ["pipe", "pipe", "pipe"],
-  });
-  const { stdin, stdout } = tar.child;
-  if (!stdin || !stdout) throw new BangerError("INTERNAL", "tar was started without its pipes");
-  stdin.on("error", () => stdin.destroy());
-  stdin.end(names.map((name) => `${name}\0`).join(""));
-  await send(guest, request, stdout, signal);
-  const exit = await tar.exited;
-  // 1: a file changed while it was read.
-  if (exit.status !== 0 && exit.status !== 1)
-    throw new BangerError("TOOL_FAILED", tar.stderrTail().split("\n")[0] || `tar ${describeExit(exit)}`);
 };

@@ -5,10 +5,7 @@ import { checkDisk, checkMemory, type HostRoom, hostRoom } from "./limits.ts";
 
 const GiB = 2 ** 30;
 const room: HostRoom = {
-  memoryTotal: 16 * GiB,
-  memoryAvailable: 8 * GiB,
-  swapTotal: 2 * GiB,
-  swapFree: GiB,
+  memory: { total: 16 * GiB, available: 8 * GiB, swapTotal: 2 * GiB, swapFree: GiB },
   diskTotal: 200 * GiB,
   diskFree: 50 * GiB,
 };
@@ -22,7 +19,7 @@ test("memory: fine, told of, and refused", () => {
     message: /19 GiB cannot run on a host with 18 GiB/,
     hint: /--memory.*--force/,
   });
-  const exhausted = { ...room, memoryAvailable: 50 * 2 ** 20, swapFree: 0 };
+  const exhausted = { ...room, memory: { ...room.memory, available: 50 * 2 ** 20, swapFree: 0 } };
   assert.throws(() => checkMemory(GiB, 0, exhausted, false), { code: "HOST_LIMIT", message: /only 50 MiB/ });
   assert.equal(checkMemory(GiB, 0, exhausted, true).length, 1);
   assert.equal(checkMemory(19 * GiB, 0, room, true).length, 1);
@@ -38,6 +35,6 @@ test("disk: fine, told of, and refused", () => {
 
 test("what this host has is understood", async () => {
   const found = await hostRoom(tmpdir());
-  assert.ok(found.memoryAvailable > 0 && found.memoryAvailable <= found.memoryTotal);
+  assert.ok(found.memory.available > 0 && found.memory.available <= found.memory.total);
   assert.ok(found.diskFree > 0 && found.diskFree <= found.diskTotal);
 });

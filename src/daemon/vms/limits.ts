@@ -1,14 +1,12 @@
 /** What VMs ask for against what the host has: told before it hurts, refused when it cannot work. */
-import { readFile, statfs } from "node:fs/promises";
+import { statfs } from "node:fs/promises";
 import { BangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
+import { type HostMemory, hostMemory } from "../../host/memory.ts";
 
 /** Bytes. */
 export type HostRoom = {
-  memoryTotal: number;
-  memoryAvailable: number;
-  swapTotal: number;
-  swapFree: number;
+  memory: HostMemory;
   /** Of the file system that holds the VMs' disks. */
   diskTotal: number;
   diskFree: number;
@@ -21,17 +19,8 @@ const LEAST_DISK = 64 * 2 ** 20;
 
 /** @param folder on the file system of the disks; it must be there */
 export const hostRoom = async (folder: string): Promise<HostRoom> => {
-  const [meminfo, disk] = await Promise.all([readFile("/proc/meminfo", "utf8"), statfs(folder)]);
-  const bytes = (name: string): number =>
-    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(meminfo)?.[1] ?? 0) * 1024;
-  return {
-    memoryTotal: bytes("MemTotal"),
-    memoryAvailable: bytes("MemAvailable"),
-    swapTotal: bytes("SwapTotal"),
-    swapFree: bytes("SwapFree"),
-    diskTotal: disk.blocks * disk.bsize,
-    diskFree: disk.bavail * disk.bsize,
-  };
+  const [memory, disk] = await Promise.all([hostMemory(), statfs(folder)]);
+  return { memory, diskTotal: disk.blocks * disk.bsize, diskFree: disk.bavail * disk.bsize };
 };
 
 const refuse = (message: string, less: string): never => {
@@ -40,7 +29,7 @@ const refuse = (message: string, less: string): never => {
 
 /** @throws HOST_LIMIT when a VM of so much memory could not run even alone, unless `force` */
 export const checkOwnMemory = (memory: number, room: HostRoom, force: boolean): void => {
-  const whole = room.memoryTotal + room.swapTotal;
+  const whole = room.memory.total + room.memory.swapTotal;
   if (!force && memory > whole)
     refuse(
       `a VM of ${formatSize(memory)} cannot run on a host with ${formatSize(whole)}`,
@@ -57,7 +46,7 @@ export const checkOwnMemory = (memory: number, room: HostRoom, force: boolean): 
  */
 export const checkMemory = (memory: number, promised: number, room: HostRoom, force: boolean): string[] => {
   checkOwnMemory(memory, room, force);
-  const left = room.memoryAvailable + room.swapFree;
+  const left = room.memory.available + room.memory.swapFree;
   if (!force && left < Math.min(memory, LEAST_MEMORY))
     refuse(
       `the host has only ${formatSize(left)} of memory left`,
@@ -65,9 +54,9 @@ export const checkMemory = (memory: number, promised: number, room: HostRoom, fo
     );
   if (memory > left)
     return [`the VM may use ${formatSize(memory)} of memory, and the host has ${formatSize(left)} left now`];
-  if (promised + memory > room.memoryTotal) {
+  if (promised + memory > room.memory.total) {
     const sum = formatSize(promised + memory);
-    return [`the VMs that run may use ${sum} of memory together, and the host has ${formatSize(room.memoryTotal)}`];
+    return [`the VMs that run may use ${sum} of memory together, and the host has ${formatSize(room.memory.total)}`];
   }
   return [];
 };

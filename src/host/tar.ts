@@ -1,8 +1,8 @@
-/** Folders and sparse files as archives of the system's tar. */
+/** Archives, by the system's tar. */
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { BangerError, errnoOf } from "../../contract/errors.ts";
-import { describeExit, startProcess } from "../../host/process.ts";
+import { BangerError, errnoOf } from "../contract/errors.ts";
+import { describeExit, startProcess } from "./process.ts";
 
 /** What the user's shell sets for tar is meant for other archives. */
 const env = { TAR_OPTIONS: "", LC_ALL: "C" };
@@ -18,17 +18,34 @@ const reason = (stderr: string): string =>
     .slice(0, 3)
     .join("; ");
 
+export type Packing = {
+  folder: string;
+  /** Below the folder, each beginning with `./` or just `.`; text, or bytes with one character each. Folders come with all they hold. */
+  names: readonly string[];
+  encoding?: "utf8" | "latin1";
+  /** Other names in the archive: the beginning of each, and what stands there instead. */
+  rename?: { from: string; to: string } | undefined;
+  /** Only the names themselves: of a folder not what it holds. */
+  listed?: boolean;
+  /** Permission bits of every entry; default: its own. */
+  mode?: number | undefined;
+  /** Everything belongs to root. */
+  asRoot?: boolean;
+};
+
 /**
- * An archive of one file or folder.
- * @param folder that holds it
- * @param name in that folder; `.` for what the folder holds
- * @param as its name in the archive
+ * An archive in GNU tar's format. Holes stay holes, the targets of links stay as they are, and a file that changes while it is read is no failure.
+ * @throws TOOL_FAILED with what tar said, after all that it gave
  */
-export async function* packTar(folder: string, name: string, as: string): AsyncGenerator<Uint8Array> {
-  // Only the names of entries are changed: the targets of links stay as they are.
-  const source = name === "." ? "." : `./${name}`;
-  const pattern =
-    name === as ? [] : ["--transform", `flags=rSh;s,^${escapePattern(source)},./${escapeReplacement(as)},`];
+export async function* packTar({
+  folder,
+  names,
+  encoding = "utf8",
+  rename,
+  listed = false,
+  mode,
+  asRoot = false,
+}: Packing): AsyncGenerator<Uint8Array> {
   await using tar = await startProcess({
     argv: [
       "tar",
@@ -36,20 +53,32 @@ export async function* packTar(folder: string, name: string, as: string): AsyncG
       "--format=gnu",
       "--sparse",
       "--numeric-owner",
-      ...pattern,
-      "--file=-",
+      // Names only: the targets of links stay as they are.
+      ...(rename ? [`--transform=flags=rSh;s,^${escapePattern(rename.from)},${escapeReplacement(rename.to)},`] : []),
+      // A second name of a file that came before is a file of its own: what comes before may be somewhere else in the guest.
+      ...(listed ? ["--no-recursion", "--hard-dereference"] : []),
+      ...(mode === undefined ? [] : [`--mode=${mode.toString(8)}`]),
+      ...(asRoot ? ["--owner=0", "--group=0"] : []),
       `--directory=${folder}`,
-      "--",
-      source,
+      // Read as they are, whatever backslashes they hold.
+      "--null",
+      "--no-unquote",
+      "--files-from=-",
+      "--file=-",
     ],
     env,
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe"],
   });
-  yield* (tar.child.stdout ?? []) as AsyncIterable<Uint8Array>;
+  const { stdin, stdout } = tar.child;
+  if (!stdin || !stdout) throw failed(`cannot read ${folder}`, "tar was started without its pipes");
+  // When tar ends early its status says why, not our broken pipe.
+  stdin.on("error", () => stdin.destroy());
+  stdin.end(Buffer.from(names.map((name) => `${name}\0`).join(""), encoding));
+  yield* stdout as AsyncIterable<Uint8Array>;
   const exit = await tar.exited;
   // 1: a file changed while it was read; the archive is whole.
   if (exit.status !== 0 && exit.status !== 1)
-    throw failed(`cannot read ${folder}/${name}`, reason(tar.stderrTail()) || `tar ${describeExit(exit)}`);
+    throw failed(`cannot read ${folder}`, reason(tar.stderrTail()) || `tar ${describeExit(exit)}`);
 }
 
 const escapePattern = (name: string): string => name.replace(/[\\.*[\]^$,/]/g, "\\$&");
