@@ -4,6 +4,7 @@ import { cliBinary } from "../host/paths.ts";
 import { runInForeground } from "../host/process.ts";
 import { type Check, type Finding, type Fix, runCheck, shellLine } from "./checks/check.ts";
 import { folderChecks } from "./checks/folders.ts";
+import { guestChecks } from "./checks/guests.ts";
 import { hostChecks } from "./checks/host.ts";
 import { leftoverChecks } from "./checks/leftovers.ts";
 import { nameChecks } from "./checks/names.ts";
@@ -49,6 +50,7 @@ const lookAtAll = async (): Promise<Finding[]> => {
     ...folderChecks,
     ...sshChecks(config),
     ...nameChecks,
+    ...guestChecks,
     ...leftoverChecks,
   ];
   return await Promise.all(checks.map(runCheck));

@@ -200,6 +200,8 @@ export type VmStats = {
 export type GuestStats = {
   memory: { total: number; available: number };
   disk: { total: number; free: number };
+  /** By how much its clock is ahead of the host's, in ms; negative: behind. Absent where an older agent runs. */
+  clockOffset?: number | undefined;
   /** Average of a minute. */
   load: number;
   processes: number;

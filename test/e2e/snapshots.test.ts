@@ -47,8 +47,22 @@ const goesOn = async (vm: string) => {
   return before;
 };
 
-test("a paused VM stands still, says so, and goes on", async () => {
+/** What doctor says of the guests' clocks. */
+const clocks = async (): Promise<{ status: string; message: string; fix: string[][] } | undefined> =>
+  (JSON.parse((await host.banger("doctor", "--json")).stdout) as { name: string }[]).find(
+    ({ name }) => name === "guest clocks",
+  ) as never;
+
+test("a paused VM stands still, says so, and goes on with the right time", async () => {
   await startCounting("box");
+  assert.equal((await clocks())?.status, "pass");
+  await exec("box", "date -s '-3 hours' >/dev/null");
+  const found = await clocks();
+  assert.match(`${found?.status} ${found?.message}`, /^warn off by more than 2 s: box is \dh behind/);
+  assert.deepEqual(found?.fix, [
+    ["banger", "vm", "pause", "box"],
+    ["banger", "vm", "resume", "box"],
+  ]);
   await goesOn("box");
   await ok("vm", "pause", "box");
   assert.equal((await show("box")).state, "paused");
@@ -60,6 +74,7 @@ test("a paused VM stands still, says so, and goes on", async () => {
   assert.equal((await show("box")).state, "paused");
   await ok("vm", "resume", "box");
   await goesOn("box");
+  assert.equal((await clocks())?.status, "pass");
 });
 
 test("a snapshot is of one instant, its source goes on, and copies are machines of their own", async () => {

@@ -4,6 +4,7 @@ use crate::failure::{Failure, on};
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn run() -> Result<Value, Failure> {
     let read = |path: &'static str| fs::read_to_string(path).map_err(on(path));
@@ -15,6 +16,7 @@ pub fn run() -> Result<Value, Failure> {
     let total = |name| kilobytes(&memory, name);
     let (disk_total, disk_free) = disk("/")?;
     Ok(json!({
+        "clock_ms": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         "uptime": numbers(&uptime).first(),
         "load": numbers(&load).get(..3),
         "cpus": cpus,

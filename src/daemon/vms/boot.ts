@@ -179,9 +179,12 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 /** A container's image may hold an init that nobody means to start. */
 const startsInit = ({ init, isContainer }: BootImage): boolean => init !== null || !isContainer;
 
+/** As the agent's `clock` and `configure` take it. */
+export const hostTime = () => ({ clock_ns: String(BigInt(Date.now()) * 1_000_000n) });
+
 /** What a guest that stood still, or is new, cannot know: the time, and randomness that no other guest has. As `configure` takes them. */
 const present = (): Record<string, unknown> => ({
-  clock_ns: String(BigInt(Date.now()) * 1_000_000n),
+  ...hostTime(),
   entropy: randomBytes(64).toString("base64"),
 });
 

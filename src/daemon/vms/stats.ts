@@ -18,6 +18,7 @@ const SHORT_INTERVAL = 250;
 const bytes = z.number().check(z.nonnegative());
 /** The agent's `metrics` (docs/guest-protocol.md). */
 const metricsSchema = z.object({
+  clock_ms: z.optional(z.number()),
   load: z.array(z.number()),
   processes: z.number(),
   memory: z.object({ total: bytes, available: bytes }),
@@ -34,9 +35,18 @@ const guestStats = async (actor: VmActor, gone: AbortSignal): Promise<GuestStats
     () => new BangerError("GUEST_AGENT_LOST", "the guest does not answer"),
   );
   try {
-    const answer = metricsSchema.parse(await callGuest(await actor.guest(limited), { op: "metrics" }, limited));
-    const { load, processes, memory, disk, network } = answer;
-    return { load: load[0] ?? 0, processes, memory, disk, ...(network ? { network } : {}) };
+    const guest = await actor.guest(limited);
+    const asked = Date.now();
+    const answer = metricsSchema.parse(await callGuest(guest, { op: "metrics" }, limited));
+    const { clock_ms: clock, load, processes, memory, disk, network } = answer;
+    return {
+      ...(clock === undefined ? {} : { clockOffset: Math.round(clock - (asked + Date.now()) / 2) }),
+      load: load[0] ?? 0,
+      processes,
+      memory,
+      disk,
+      ...(network ? { network } : {}),
+    };
   } catch {
     // Silent, stopped meanwhile, or it says what cannot be understood: its own account is then left out.
     return undefined;

@@ -1,0 +1,118 @@
+/** From a VM that does not run to one whose guest answers: from a saved machine where there is one, else by a boot. */
+import { toBangerError } from "../../contract/errors.ts";
+import { type Progress, throwIfAborted } from "../../contract/progress.ts";
+import { exists } from "../../host/files.ts";
+import { vmFiles } from "../../host/paths.ts";
+import { hostBootId } from "../../host/proc.ts";
+import type { VmRow } from "../store/vms.ts";
+import { type Guest, startMachine } from "./boot.ts";
+import { shapeOf } from "./plan.ts";
+import type { BootServices } from "./services.ts";
+import { type Source, sleepSource, templateSource } from "./source.ts";
+import { noProcess, nothingRuns, type VmMachine } from "./vm-machine.ts";
+
+export type StartParts = {
+  vm: VmMachine;
+  services: BootServices;
+  /**
+   * Whether the host has room for the VM beside those that run.
+   * @returns notes for its user
+   * @throws HOST_LIMIT
+   */
+  admit(row: VmRow): Promise<string[]>;
+  /** What a VM that has never run goes on from. */
+  source: Source | undefined;
+};
+
+/** When it fails, the VM is what it was, with the reason in its record. */
+export const startVm = async ({ vm, services, admit, source }: StartParts, progress: Progress): Promise<void> => {
+  const host = await services.driver.host();
+  const wasAsleep = vm.row.state === "asleep";
+  const { startedAt } = vm.row;
+  // What was set while it ran is there from this start on; what only slept goes on as it was.
+  const next = wasAsleep ? {} : vm.row.next;
+  const room = await admit({ ...vm.row, ...next });
+  const notes = [...services.startNotes(host, next.network ?? vm.row.network), ...room];
+  vm.apply("start", {
+    ...next,
+    next: wasAsleep ? vm.row.next : {},
+    reason: undefined,
+    notes,
+    vmm: services.driver.name,
+    accel: host.accel,
+  });
+  try {
+    const from = source ?? (await findSource(vm.row, services, wasAsleep, progress));
+    await vm.complete(await bringUpSomehow(vm, services, from, progress), progress);
+    if (startedAt === undefined && vm.row.restored === undefined) services.templates.want(shapeOf(vm.row));
+  } catch (error) {
+    const { code, message } = toBangerError(error);
+    const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
+    if (vm.machine) await vm.end(vm.machine, reason);
+    const asleep = wasAsleep && (await exists(vmFiles(vm.row.id).asleep));
+    if (asleep) vm.note({ ...noProcess(), state: "asleep", reason });
+    else vm.note(vm.row.state === "stopped" ? { reason } : { ...nothingRuns(), reason });
+    throw error;
+  }
+};
+
+/** What it starts from, where it need not boot. */
+const findSource = async (
+  row: VmRow,
+  services: BootServices,
+  wasAsleep: boolean,
+  progress: Progress,
+): Promise<Source | undefined> => {
+  if (wasAsleep) return sleepSource(row, services);
+  if (row.startedAt !== undefined || (await exists(vmFiles(row.id).disk))) return undefined;
+  const template = await services.templates.find(shapeOf(row), progress);
+  return template && templateSource(row.id, template, services.templates);
+};
+
+/** Starts the machine, anew or from `source`, and waits for its guest. */
+const bringUp = async (
+  vm: VmMachine,
+  services: BootServices,
+  source: Source | undefined,
+  progress: Progress,
+): Promise<Guest> => {
+  if (source) progress.report({ stage: "restore", message: "disk and memory" });
+  await source?.prepare(progress);
+  const started = await startMachine(
+    vm.row,
+    services,
+    {
+      from: source && { state: source.state, memory: vmFiles(vm.row.id).memory },
+      onIdentity: async ({ pid, startTime, helpers }) =>
+        vm.update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId(), restored: source?.kind }),
+    },
+    progress,
+  );
+  vm.watch(started);
+  const guest = await vm.greet(started, source?.origin ?? "boot", progress);
+  await source?.done?.();
+  vm.update({ startedAt: Date.now(), lastUsedAt: Date.now() });
+  return guest;
+};
+
+/** As `bringUp`; a source that turns out to be of no use is passed over. */
+const bringUpSomehow = async (
+  vm: VmMachine,
+  services: BootServices,
+  source: Source | undefined,
+  progress: Progress,
+): Promise<Guest> => {
+  if (!source) return bringUp(vm, services, undefined, progress);
+  try {
+    return await bringUp(vm, services, source, progress);
+  } catch (error) {
+    throwIfAborted(progress.signal);
+    await vm.discard();
+    const why = toBangerError(error);
+    const told = { vm: vm.row.name, from: source.kind, why: why.message };
+    services.log.warn("saved machine is of no use; the VM boots cold", told);
+    const note = await source.discard(why);
+    const guest = await bringUp(vm, services, undefined, progress);
+    return note ? { ...guest, notes: [...guest.notes, note] } : guest;
+  }
+};
