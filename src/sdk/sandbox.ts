@@ -1,81 +1,21 @@
-/**
- * banger's public TypeScript API.
- *
- *   await using sandbox = await Sandbox.create({ memory: "2G" });
- *   const { exit, stdout } = await sandbox.exec(["uname", "-a"]);
- */
-import type { Readable } from "node:stream";
+/** VMs of the public TypeScript API. */
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { type Client, openClient } from "../client/client.ts";
-import type { FrameStream } from "../client/frame-stream.ts";
-import { parseSize } from "../contract/names.ts";
-import { type Progress, type ProgressEvent, silentProgress } from "../contract/progress.ts";
-import type { CreateVm, Exec, ExecResult, FileRequest, Vm } from "../contract/vms.ts";
-
-export { BangerError, type ErrorCode } from "../contract/errors.ts";
-export type { ExecResult, ProgressEvent, Vm };
-
-export type SandboxOptions = {
-  /** 1 to 63 of `[a-z0-9-]`; default: an adjective and a noun. */
-  name?: string;
-  image?: string;
-  kernel?: string;
-  /** Number of virtual CPUs. */
-  vcpu?: number;
-  /** Bytes, or a size such as `2G`. */
-  memory?: number | string;
-  /** Bytes, or a size such as `8G`. */
-  diskSize?: number | string;
-  network?: "user" | "none";
-  /** Environment of every command. */
-  env?: Record<string, string>;
-  /** Cancels the creation; what was made by then is undone. */
-  signal?: AbortSignal;
-  onProgress?: (event: ProgressEvent) => void;
-};
-
-export type ExecOptions = {
-  env?: Record<string, string>;
-  /** Working directory in the guest. */
-  cwd?: string;
-  /** `name`, `uid`, `name:group`; default: root. */
-  user?: string;
-  /** Ends the command. */
-  signal?: AbortSignal;
-};
-
-export type ExecOutput = {
-  /** Exit status; 128 and the number of the signal where one ended it. */
-  exit: number;
-  /** All it wrote, as UTF-8. */
-  stdout: string;
-  stderr: string;
-};
-
-/** A running VM. Disposing of it deletes a VM that `create` made, and lets go of one that `connect` found. */
-export type Sandbox = AsyncDisposable & {
-  readonly id: string;
-  readonly name: string;
-  /** How it is now. @throws VM_NOT_FOUND */
-  show(): Promise<Vm>;
-  /**
-   * Runs a command to its end. Arguments are passed as they are, never through a shell. All output is kept in memory: use `stream` for much.
-   * @throws EXEC_NOT_FOUND, EXEC_NOT_EXECUTABLE, VM_STOPPED, CANCELLED
-   */
-  exec(argv: readonly string[], options?: ExecOptions & { stdin?: string | Uint8Array }): Promise<ExecOutput>;
-  /** Runs a command with its streams: read both outputs, since either holds back the other. */
-  stream(argv: readonly string[], options?: ExecOptions): Promise<FrameStream<ExecResult>>;
-  /** @throws FILE_NOT_FOUND */
-  readFile(path: string): Promise<Buffer>;
-  /**
-   * Writes a file whole or not at all.
-   * @param options mode: permission bits, default 0o644; parents: makes missing folders
-   */
-  writeFile(path: string, data: string | Uint8Array, options?: { mode?: number; parents?: boolean }): Promise<void>;
-  start(): Promise<void>;
-  /** Shuts it down; its disk stays. */
-  stop(): Promise<void>;
-  delete(): Promise<void>;
-};
+import { BangerError } from "../contract/errors.ts";
+import type {
+  CreateVm,
+  Exec,
+  FileRequest,
+  GuestFileStat,
+  SetResult,
+  SetVm,
+  StatsLine,
+  Vm,
+  VmStats,
+} from "../contract/vms.ts";
+import { bytes, given, progressOf, withClient } from "./client.ts";
+import type { ExecOutput, Sandbox as OpenSandbox, SandboxOptions, StopOptions, WorkOptions } from "./types.ts";
 
 const collect = async (stream: Readable): Promise<Buffer> => {
   const chunks: Buffer[] = [];
@@ -83,24 +23,16 @@ const collect = async (stream: Readable): Promise<Buffer> => {
   return Buffer.concat(chunks);
 };
 
-const bytes = (size: number | string | undefined, what: string): number | undefined =>
-  typeof size === "string" ? parseSize(size, what) : size;
-
-/** The given fields only: an absent one is the daemon's to fill in. */
-const given = <T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: Exclude<T[K], undefined>;
-  };
-
-const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): Sandbox => {
+/** @param owned it is deleted when it is disposed of */
+const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSandbox => {
   const vm = { vm: id };
 
-  const stream: Sandbox["stream"] = (argv, { signal, env, cwd, user } = {}) => {
-    const request: Exec = { argv: [...argv], ...given({ env, cwd, user }) };
+  const stream: OpenSandbox["stream"] = (argv, { signal, ...options } = {}) => {
+    const request: Exec = { argv: [...argv], ...given(options) };
     return client.stream("vmExec", vm, request, { signal });
   };
 
-  const exec: Sandbox["exec"] = async (argv, { stdin, ...options } = {}) => {
+  const exec: OpenSandbox["exec"] = async (argv, { stdin, ...options } = {}): Promise<ExecOutput> => {
     const command = await stream(argv, options);
     command.stdin.end(stdin);
     const [result, stdout, stderr] = await Promise.all([
@@ -115,14 +47,43 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): Sandbox 
     };
   };
 
+  const transfer = async (request: FileRequest) => {
+    const opened = await client.stream("vmFile", vm, request);
+    opened.stderr.resume();
+    return opened;
+  };
+
+  /** Output that fails with the work that gives it. */
+  const outputOf = (opened: { stdout: Readable; closed: Promise<unknown> }): Readable => {
+    const output = Readable.from(
+      (async function* () {
+        yield* opened.stdout;
+        await opened.closed;
+      })(),
+      { objectMode: false },
+    );
+    output.once("close", () => opened.stdout.destroy());
+    return output;
+  };
+
   const file = async (request: FileRequest, data?: string | Uint8Array): Promise<Buffer> => {
-    const transfer = await client.stream("vmFile", vm, request);
-    transfer.stderr.resume();
-    transfer.stdin.end(data);
-    const [content] = await Promise.all([collect(transfer.stdout), transfer.closed]);
+    const opened = await transfer(request);
+    opened.stdin.end(data);
+    const [content] = await Promise.all([collect(opened.stdout), opened.closed]);
     return content;
   };
 
+  const stats = async (): Promise<VmStats> => {
+    const opened = await client.stream("vmStats", {}, { vms: [id], follow: false });
+    opened.stdin.end();
+    opened.stderr.resume();
+    const [text] = await Promise.all([collect(opened.stdout), opened.closed]);
+    const [found] = (JSON.parse(text.toString("utf8")) as StatsLine).vms;
+    if (!found) throw new BangerError("VM_NOT_FOUND", `VM ${name} is gone`);
+    return found;
+  };
+
+  const stopRequest = ({ timeout }: StopOptions) => given({ timeout });
   const remove = async () => void (await client.operation("vmDelete", vm, {}));
   let deleted = false;
   return {
@@ -131,10 +92,51 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): Sandbox 
     show: () => client.call("vmShow", vm, {}),
     exec,
     stream,
+    dial: (target, options = {}) => client.stream("vmDial", vm, target, options),
     readFile: (path) => file({ op: "read", path }),
     writeFile: async (path, data, options = {}) => void (await file({ op: "write", path, ...options }, data)),
-    start: async () => void (await client.operation("vmStart", vm, {})),
-    stop: async () => void (await client.operation("vmStop", vm, {})),
+    stat: async (path, options = {}) => {
+      const opened = await transfer({ op: "stat", path, ...options });
+      opened.stdin.end();
+      opened.stdout.resume();
+      return (await opened.closed).ok as GuestFileStat;
+    },
+    readArchive: async (path) => {
+      const opened = await transfer({ op: "tar_out", path });
+      opened.stdin.end();
+      return outputOf(opened);
+    },
+    writeArchive: async (folder, archive) => {
+      const opened = await transfer({ op: "tar_in", path: folder });
+      opened.stdout.resume();
+      await Promise.all([pipeline(archive, opened.stdin), opened.closed]);
+    },
+    start: ({ force, ...options } = {}) => client.operation("vmStart", vm, given({ force }), progressOf(options)),
+    stop: (options = {}) => client.operation("vmStop", vm, stopRequest(options), progressOf(options)),
+    restart: (options = {}) => client.operation("vmRestart", vm, stopRequest(options), progressOf(options)),
+    kill: (signal) => client.operation("vmKill", vm, given({ signal })),
+    set: async ({ memory, diskSize, ...change }): Promise<SetResult> => {
+      const sizes = given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") });
+      const request: SetVm = { ...change, ...sizes };
+      return await client.operation("vmSet", vm, request);
+    },
+    stats,
+    ports: () => client.call("vmPorts", vm, {}),
+    logs: async ({ follow = false, since, signal } = {}) => {
+      const opened = await client.stream("vmLogs", vm, { follow, ...given({ since }) }, { signal });
+      opened.stdin.end();
+      opened.stderr.resume();
+      return outputOf(opened);
+    },
+    pause: () => client.operation("vmPause", vm, {}),
+    resume: () => client.operation("vmResume", vm, {}),
+    sleep: (options = {}) => client.operation("vmSleep", vm, {}, progressOf(options)),
+    snapshot: ({ name: wanted, ...options } = {}) =>
+      client.operation("vmSnapshot", vm, given({ name: wanted }), progressOf(options)),
+    fork: async ({ count = 1, prefix, ...options } = {}) => {
+      const { vms } = await client.operation("vmFork", vm, { count, ...given({ prefix }) }, progressOf(options));
+      return vms.map((fork) => openSandbox(fork, openClient(), false));
+    },
     delete: async () => {
       await remove();
       deleted = true;
@@ -149,38 +151,61 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): Sandbox 
   };
 };
 
-/**
- * Makes a VM and starts it.
- * @returns when commands can run in it
- * @throws what went wrong, after what was made is undone
- */
-const create = async (options: SandboxOptions = {}): Promise<Sandbox> => {
-  const { signal, onProgress, memory, diskSize, ...rest } = options;
-  const request: CreateVm = {
-    ...given(rest),
-    ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
-  };
-  const progress: Progress = { ...silentProgress(signal), report: (event) => onProgress?.(event) };
+/** A VM that `make` gives; the client goes with it, or when there is none. */
+const opened = async (owned: boolean, make: (client: Client) => Promise<Vm>): Promise<OpenSandbox> => {
   const client = openClient();
-  const vm = await client.operation("vmCreate", {}, request, progress);
   try {
-    return openSandbox(await client.operation("vmStart", { vm: vm.id }, {}, progress), client, true);
+    return openSandbox(await make(client), client, owned);
   } catch (error) {
-    // Not under the caller's signal, which may be what brought us here.
-    await client.operation("vmDelete", { vm: vm.id }, {});
     client.close();
     throw error;
   }
 };
 
 /**
- * A VM that is there already.
+ * Makes a VM and starts it.
+ * @returns when commands can run in it
+ * @throws what went wrong, after what was made is undone: VM_NAME_TAKEN, IMAGE_NOT_FOUND, HOST_LIMIT, VM_BOOT_FAILED, VM_BOOT_TIMEOUT, CANCELLED
+ */
+const create = (options: SandboxOptions = {}): Promise<OpenSandbox> => {
+  const { signal, onProgress, memory, diskSize, ...rest } = options;
+  return opened(true, async (client) => {
+    const request: CreateVm = {
+      ...given(rest),
+      ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
+    };
+    const progress = progressOf(given({ signal, onProgress }));
+    const vm = await client.operation("vmCreate", {}, request, progress);
+    try {
+      return await client.operation("vmStart", { vm: vm.id }, given({ force: options.force }), progress);
+    } catch (error) {
+      // Not under the caller's signal, which may be what brought us here.
+      await client.operation("vmDelete", { vm: vm.id }, {});
+      throw error;
+    }
+  });
+};
+
+/**
+ * A VM that is there already, in whatever state.
  * @param name its name, its id, or the beginning of one
  * @throws VM_NOT_FOUND, VM_AMBIGUOUS
  */
-const connect = async (name: string): Promise<Sandbox> => {
-  const client = openClient();
-  return openSandbox(await client.call("vmShow", { vm: name }, {}), client, false);
-};
+const connect = (name: string): Promise<OpenSandbox> =>
+  opened(false, (client) => client.call("vmShow", { vm: name }, {}));
 
-export const Sandbox = { create, connect } as const;
+/**
+ * A new VM that goes on from a snapshot, which stays.
+ * @param options name: of the VM; default: an adjective and a noun
+ * @throws SNAPSHOT_NOT_FOUND, VM_NAME_TAKEN, HOST_LIMIT, DISK_FULL
+ */
+const restore = (snapshot: string, options: WorkOptions & { name?: string } = {}): Promise<OpenSandbox> =>
+  opened(true, (client) =>
+    client.operation("snapshotRestore", { name: snapshot }, given({ name: options.name }), progressOf(options)),
+  );
+
+/** All VMs of this user, running or not. */
+const list = (): Promise<Vm[]> => withClient((client) => client.call("vmList", {}, {}));
+
+export type Sandbox = OpenSandbox;
+export const Sandbox = { create, connect, restore, list } as const;
