@@ -1,20 +1,27 @@
 /** Data as text for people. */
 
-/** Takes out what would move the cursor or colour the terminal: names and messages may come from a guest. */
-export const printable = (text: string): string => text.replace(/\p{Cc}/gu, "?");
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what this looks for
+const CONTROL = /[\0-\x1f\x7f-\x9f]/;
 
-/** Columns under their headings. */
+/** Takes out what would move the cursor or colour the terminal: names and messages may come from a guest. */
+export const printable = (text: string): string => (CONTROL.test(text) ? text.replace(/\p{Cc}/gu, "?") : text);
+
+/** Columns under their headings. Plain loops: a listing of a thousand rows is printed by code that has just been loaded. */
 export const table = (headings: readonly string[], rows: readonly (readonly string[])[]): string => {
   const all = [headings, ...rows.map((row) => row.map(printable))];
-  const widths = headings.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0)));
-  return all
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  const widths: number[] = headings.map(() => 0);
+  for (const row of all)
+    for (let column = 0; column < row.length; column++) {
+      const { length } = row[column] ?? "";
+      if (length > (widths[column] ?? 0)) widths[column] = length;
+    }
+  let text = "";
+  for (const row of all) {
+    let line = "";
+    for (let column = 0; column < row.length; column++) line += `${(row[column] ?? "").padEnd(widths[column] ?? 0)}  `;
+    text += `${text && "\n"}${line.trimEnd()}`;
+  }
+  return text;
 };
 
 /** `name: value` lines, values under each other; undefined values are left out. */
