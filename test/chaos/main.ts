@@ -1,10 +1,10 @@
 /**
  * Chaos in its long form.
  *
- *   node test/chaos/main.ts [--seed N] [--commands N] [--vms N] [--small] [--soak N]
+ *   node test/chaos/main.ts [--seed N] [--commands N] [--vms N] [--small] [--templates] [--soak N]
  *
- * Without arguments: 300 commands over 5 VMs, 60 more with the disks on a file system that fills up (as root), and 500 rounds of create,
- * exec, delete. `--seed` repeats a run: it decides every command, every fault and its moment. With `--soak` only that.
+ * Without arguments: 300 commands over 5 VMs, 60 more with templates, 60 with all of it on a file system that fills up (as root), and 500
+ * rounds of create, exec, delete with templates. `--seed` repeats a run: it decides every command, every fault and its moment. With `--soak` only that.
  */
 import { parseArgs } from "node:util";
 import { chaos } from "./run.ts";
@@ -18,26 +18,31 @@ const { values } = parseArgs({
     commands: { type: "string" },
     vms: { type: "string", default: "5" },
     small: { type: "boolean", default: false },
+    templates: { type: "boolean", default: false },
     soak: { type: "string" },
   },
 });
 const seed = Number(values.seed ?? Date.now() % 1_000_000);
 const vms = Number(values.vms);
 
-const runChaos = async (commands: number, small: boolean): Promise<void> => {
-  say(`seed ${seed}, ${commands} commands, ${vms} VMs${small ? ", disks on a small file system" : ""}`);
-  const done = await chaos({ seed, commands, vms, small, say });
+const runChaos = async (commands: number, { small = false, templates = false }): Promise<void> => {
+  const how = `${small ? ", on a small file system" : ""}${templates ? ", with templates" : ""}`;
+  say(`seed ${seed}, ${commands} commands, ${vms} VMs${how}`);
+  const done = await chaos({ seed, commands, vms, small, templates, say });
   say(
     `${done.commands} commands with ${done.faults} faults: nothing lost, nothing left; ${done.markers} markers are there`,
   );
 };
-const runSoak = async (rounds: number): Promise<void> =>
-  say(`each round adds: ${JSON.stringify(await soak(rounds, say))}`);
+const runSoak = async (rounds: number, templates: boolean): Promise<void> =>
+  say(`each round adds: ${JSON.stringify(await soak({ rounds, templates, say }))}`);
 
-if (values.soak !== undefined) await runSoak(Number(values.soak));
-else if (values.commands !== undefined || values.small) await runChaos(Number(values.commands ?? 60), values.small);
+if (values.soak !== undefined) await runSoak(Number(values.soak), values.templates);
+else if (values.commands !== undefined || values.small || values.templates)
+  await runChaos(Number(values.commands ?? 60), values);
 else {
-  await runChaos(300, false);
-  if (process.getuid?.() === 0) await runChaos(60, true);
-  await runSoak(500);
+  await runChaos(300, {});
+  await runChaos(60, { templates: true });
+  // Mounting needs root.
+  if (process.getuid?.() === 0) await runChaos(60, { small: true });
+  await runSoak(500, true);
 }

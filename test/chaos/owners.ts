@@ -17,6 +17,8 @@ const pathsOf = ({ host: { env } }: World) => ({
   cache: join(env.XDG_CACHE_HOME, "banger"),
 });
 
+const hasMachine = ({ state }: Vm): boolean => state === "running" || state === "paused";
+
 /** Processes of this host that no VM and no daemon accounts for. */
 const strayProcesses = async (world: World, vms: readonly Vm[]): Promise<string[]> => {
   const processes = await world.host.processes();
@@ -24,7 +26,7 @@ const strayProcesses = async (world: World, vms: readonly Vm[]): Promise<string[
   const machines = processes.filter(({ command }) => command.includes("qemu-system"));
   const helpers = processes.filter(({ command }) => /--filter-network|passt/.test(command));
   const others = processes.filter((found) => ![...daemons, ...machines, ...helpers].includes(found));
-  const running = vms.filter(({ state }) => state === "running");
+  const running = vms.filter(hasMachine);
   const owned = new Set(running.map(({ pid }) => pid));
   const findings = [
     ...(daemons.length === 1 ? [] : [`${daemons.length} daemons`]),
@@ -32,14 +34,15 @@ const strayProcesses = async (world: World, vms: readonly Vm[]): Promise<string[
     ...others.map(({ pid, command }) => `process ${pid}: ${command.slice(0, 200)}`),
   ];
   for (const { name, pid } of running) {
-    if (!machines.some((machine) => machine.pid === pid)) findings.push(`${name} is running without a machine`);
+    if (!machines.some((machine) => machine.pid === pid)) findings.push(`${name} is without its machine`);
   }
   const recorded = helpersInDatabase(world);
   for (const { pid } of helpers) if (!recorded.has(pid)) findings.push(`helper ${pid} without a VM`);
   return findings;
 };
 
-const open = (world: World) => new DatabaseSync(join(pathsOf(world).state, "banger.db"), { readOnly: true });
+const open = (world: World) =>
+  new DatabaseSync(join(pathsOf(world).state, "banger.db"), { readOnly: true, timeout: 5000 });
 
 const helpersInDatabase = (world: World): Set<number> => {
   const database = open(world);
@@ -63,9 +66,10 @@ const recordDiffers = async (world: World, vms: readonly Vm[]): Promise<string[]
     for (const { id, name, state, pid, pid_start } of rows) {
       const vm = vms.find((candidate) => candidate.id === id);
       if (vm?.state !== state) findings.push(`${name} is ${vm?.state}, its record says ${state}`);
-      if (state === "running" && (await processStartTime(Number(pid))) !== pid_start)
+      if (pid !== null && (await processStartTime(Number(pid))) !== pid_start)
         findings.push(`${name} is recorded with process ${pid}, which is not there`);
-      if (state === "stopped" && pid !== null) findings.push(`${name} is stopped with process ${pid}`);
+      if ((pid !== null) !== (vm !== undefined && hasMachine(vm)))
+        findings.push(`${name} is ${state} with process ${pid}`);
     }
     return findings;
   } finally {
@@ -76,7 +80,8 @@ const recordDiffers = async (world: World, vms: readonly Vm[]): Promise<string[]
 const strayFiles = async (world: World, vms: readonly Vm[]): Promise<string[]> => {
   const { state, runtime, cache } = pathsOf(world);
   const ids = new Set(vms.map(({ id }) => id));
-  const running = new Set(vms.filter((vm) => vm.state === "running").map(({ id }) => id));
+  const running = new Set(vms.filter(hasMachine).map(({ id }) => id));
+  const asleep = new Set(vms.filter((vm) => vm.state === "asleep").map(({ id }) => id));
   const findings: string[] = [];
   for (const name of await namesIn(runtime))
     if (!["bangerd.sock", "vms"].includes(name)) findings.push(`runtime/${name}`);
@@ -87,8 +92,14 @@ const strayFiles = async (world: World, vms: readonly Vm[]): Promise<string[]> =
   }
   for (const id of await namesIn(join(state, "vms"))) {
     if (!ids.has(id)) findings.push(`folder of ${id}, which is no VM`);
-    for (const name of await namesIn(join(state, "vms", id))) if (name.endsWith(".new")) findings.push(`${id}/${name}`);
+    for (const name of await namesIn(join(state, "vms", id)))
+      if (name.endsWith(".new") || name === "waking" || (name === "asleep" && !asleep.has(id)))
+        findings.push(`${id}/${name}`);
   }
+  for (const kind of ["snapshots", "templates"])
+    for (const name of await namesIn(join(state, kind)))
+      if ((await namesIn(join(state, kind, name))).sort().join() !== "disk.ext4,manifest.json,memory,state")
+        findings.push(`${kind}/${name} is not whole`);
   for (const name of await namesIn(join(state, "staging"))) findings.push(`staging/${name}`);
   for (const folder of [state, join(state, "ssh"), cache, join(cache, "initramfs")])
     for (const name of await namesIn(folder)) if (name.endsWith(".tmp")) findings.push(`${folder}/${name}`);
@@ -106,7 +117,7 @@ const strayKernelObjects = async (world: World): Promise<string[]> => {
   const root = join(env.HOME, "..");
   const findings: string[] = [];
   const mounts = (await readFile("/proc/self/mounts", "utf8")).split("\n").map((line) => line.split(" ")[1] ?? "");
-  const small = join(env.XDG_STATE_HOME, "banger", "vms");
+  const small = join(env.XDG_STATE_HOME, "banger");
   for (const path of mounts) if (path.startsWith(root) && path !== small) findings.push(`mount at ${path}`);
   for (const name of await namesIn("/sys/block")) {
     const file = await readFile(`/sys/block/${name}/loop/backing_file`, "utf8").catch(() => "");
@@ -122,15 +133,20 @@ const strayKernelObjects = async (world: World): Promise<string[]> => {
 };
 
 /** What was promised and is not so. */
-const broken = (world: World, vms: readonly Vm[]): string[] =>
-  [...world.promises]
-    .filter(([name, { exists }]) => exists && !vms.some((vm) => vm.name === name))
-    .map(([name]) => `${name} is lost`);
+const broken = async (world: World, vms: readonly Vm[]): Promise<string[]> => {
+  const snapshots = await namesIn(join(pathsOf(world).state, "snapshots"));
+  return [
+    ...[...world.promises, ...world.forks].filter(
+      ([name, { exists }]) => exists && !vms.some((vm) => vm.name === name),
+    ),
+    ...[...world.snapshots].filter(([name, { exists }]) => exists && !snapshots.includes(name)),
+  ].map(([name]) => `${name} is lost`);
+};
 
 const findings = async (world: World): Promise<string[]> => {
   const vms = await list(world);
   const busy = vms
-    .filter(({ state }) => state !== "running" && state !== "stopped")
+    .filter(({ state }) => state === "starting" || state === "stopping")
     .map(({ name, state }) => `${name} is ${state}`);
   if (busy.length > 0) return busy;
   const parts = await Promise.all([
@@ -138,8 +154,9 @@ const findings = async (world: World): Promise<string[]> => {
     recordDiffers(world, vms),
     strayFiles(world, vms),
     strayKernelObjects(world),
+    broken(world, vms),
   ]);
-  return [...parts.flat(), ...broken(world, vms)];
+  return parts.flat();
 };
 
 /**

@@ -7,9 +7,16 @@ export const verbs = {
   stop: 5,
   restart: 4,
   kill: 3,
-  delete: 3,
+  delete: 2,
   mark: 20,
   set: 4,
+  pause: 3,
+  resume: 3,
+  sleep: 4,
+  snapshot: 4,
+  restore: 3,
+  forget: 2,
+  fork: 3,
   run: 4,
   look: 5,
   fill: 2,
@@ -17,7 +24,17 @@ export const verbs = {
 } as const;
 export type Verb = keyof typeof verbs;
 
-export const faults = { none: 10, daemon: 4, machine: 3, cli: 3, helper: 2, freeze: 2, "freeze-daemon": 1 } as const;
+export const faults = {
+  none: 10,
+  daemon: 4,
+  machine: 3,
+  cli: 3,
+  helper: 2,
+  freeze: 2,
+  "freeze-daemon": 1,
+  /** The host's clock jumps, back or forth. */
+  clock: 2,
+} as const;
 export type FaultKind = keyof typeof faults;
 
 export type Command = {
@@ -42,7 +59,10 @@ const step = (chance: Random, vms: number, first: boolean): Step => {
     vm: chance.below(vms),
     variant: chance.below(1000),
   }));
-  return { commands, fault: { kind: chance.weighted(faults), delay: chance.below(3500), victim: chance.below(1000) } };
+  return {
+    commands,
+    fault: { kind: chance.weighted(faults), delay: Math.floor(3500 * chance.next() ** 2), victim: chance.below(1000) },
+  };
 };
 
 /** Steps that hold `commands` commands or a few more. The first ones make every VM. */

@@ -27,13 +27,18 @@ export const slope = (values: readonly number[]): number => {
   return below === 0 ? 0 : above / below;
 };
 
-/**
- * Creates, uses and deletes a VM so many times.
- * @param say is told how it goes
- */
-export const soak = async (rounds: number, say: (line: string) => void): Promise<Slopes> => {
+export type SoakOptions = {
+  rounds: number;
+  /** VMs start from a template, as they do by default; otherwise each boots. */
+  templates: boolean;
+  /** Is told how it goes. */
+  say(line: string): void;
+};
+
+/** Creates, uses and deletes a VM so many times. */
+export const soak = async ({ rounds, templates, say }: SoakOptions): Promise<Slopes> => {
   await using host = await testHost(
-    `log_level = "warn"\ndefault_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "128M"\ndisk_size = "1G"\n`,
+    `log_level = "warn"\ndefault_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "128M"\ndisk_size = "1G"\n[templates]\nenabled = ${templates}\n`,
   );
   await installFixture(host, [SLIM]);
   const ok = async (...args: string[]): Promise<void> => {
@@ -57,6 +62,7 @@ export const soak = async (rounds: number, say: (line: string) => void): Promise
       disk: du.stdout.split("\n").reduce((sum, line) => sum + (Number.parseInt(line, 10) || 0), 0),
     };
   };
+  if (templates) await ok("image", "warm");
   const samples: Sample[] = [];
   for (let round = 0; round < rounds; round++) {
     const name = `soak-${round}`;

@@ -1,6 +1,7 @@
 /** What hits a host in the middle of its work. */
+import { rename, writeFile } from "node:fs/promises";
 import type { Fault } from "./plan.ts";
-import type { World } from "./world.ts";
+import { clockFile, type World } from "./world.ts";
 
 const signal = (pid: number | undefined, name: NodeJS.Signals): void => {
   if (pid === undefined) return;
@@ -25,6 +26,15 @@ const choose = <T>(from: readonly T[], victim: number): T | undefined => from[vi
 
 /** Processes stand still for so long, in ms. */
 const FREEZE = 1500;
+/** Steps of the host's clock are of up to so long, back or forth, in ms. */
+const LONGEST_STEP = 400 * 24 * 3600_000;
+
+/** A file that is read at any moment is changed in one step. */
+const setClock = async (world: World, offset: number): Promise<void> => {
+  const file = clockFile(world.host);
+  await writeFile(`${file}.new`, String(offset));
+  await rename(`${file}.new`, file);
+};
 
 /** @returns what was done, for the log */
 export const strike = async (world: World, { kind, delay, victim }: Fault): Promise<string> => {
@@ -34,6 +44,11 @@ export const strike = async (world: World, { kind, delay, victim }: Fault): Prom
     const child = choose([...world.running], victim);
     child?.kill("SIGKILL");
     return `kill -9 of a command (${child?.pid})`;
+  }
+  if (kind === "clock") {
+    const offset = Math.round((victim / 500 - 1) * LONGEST_STEP);
+    await setClock(world, offset);
+    return `the host's clock is off by ${Math.round(offset / 3600_000)} hours`;
   }
   if (kind === "freeze" || kind === "freeze-daemon") {
     const pid = choose(await victims(world, kind === "freeze" ? "machine" : "daemon"), victim);

@@ -1,5 +1,6 @@
 /** A host under test, what was promised about its VMs, and the commands that are given there. */
 import type { ChildProcess } from "node:child_process";
+import { join } from "node:path";
 import type { Vm } from "../../src/contract/vms.ts";
 import { type Done, finish, type Host } from "../support/host.ts";
 import type { Command } from "./plan.ts";
@@ -9,11 +10,11 @@ const COMMAND_LIMIT = 150_000;
 /** A guest whose disk is full stands still, and so does who waits for it. In ms. */
 const STUCK_LIMIT = 20_000;
 
-/** What is known of a VM for certain. */
+/** What is known of a VM, or of a snapshot, for certain. */
 export type Promised = {
-  /** A create came back with success, and nothing that may delete it was asked since. */
+  /** What makes it came back with success, and nothing that may delete it was asked since. */
   exists: boolean;
-  /** Numbers of the markers whose fsync came back with success. */
+  /** Numbers of the markers in it whose fsync came back with success. */
   markers: Set<number>;
 };
 
@@ -21,6 +22,9 @@ export type World = {
   host: Host;
   names: readonly string[];
   promises: Map<string, Promised>;
+  snapshots: Map<string, Promised>;
+  /** Forks end with their step. */
+  forks: Map<string, Promised>;
   /** Disks are on a file system that may be full. */
   small: boolean;
   /** Commands that are under way. */
@@ -33,15 +37,22 @@ export type Result = { words: readonly string[]; done: Done | undefined };
 
 const freshPromise = (): Promised => ({ exists: false, markers: new Set() });
 
-export const promiseOf = (world: World, name: string): Promised => {
-  const found = world.promises.get(name) ?? freshPromise();
-  world.promises.set(name, found);
+/** What was promised of this name; kept, so that what is learned of it later counts. */
+export const promiseOf = (promises: Map<string, Promised>, name: string): Promised => {
+  const found = promises.get(name) ?? freshPromise();
+  promises.set(name, found);
   return found;
 };
 
+/** By how many milliseconds the clock of banger's programs on this host is off. */
+export const clockFile = ({ env }: Host): string => join(env.HOME, "clock");
+const clockShim = join(import.meta.dirname, "clock.cjs");
+
 /** Runs a command; killed after its limit. */
 export const give = async (world: World, words: readonly string[], limit = COMMAND_LIMIT): Promise<Done> => {
-  const child = world.host.start(words);
+  const child = world.host.start(words, {
+    env: { NODE_OPTIONS: `--require ${clockShim}`, BANGER_CHAOS_CLOCK: clockFile(world.host) },
+  });
   world.running.add(child);
   try {
     return await finish(child, { timeout: limit });
@@ -56,6 +67,11 @@ let lastMarker = 0;
 const markScript = (marker: number, kilobytes: number): string =>
   `mkdir -p /root/m && head -c ${kilobytes}k /dev/zero | tr '\\0' ${marker % 10} >/root/m/${marker} && sync /root/m/${marker} /root/m`;
 
+/** Few, so that commands meet at them. */
+const snapshotName = (variant: number): string => `snap-${variant % 3}`;
+/** What names of forks begin with. */
+export const FORK = "fork-";
+
 const wordsOf = ({ verb, variant }: Command, name: string): string[] => {
   switch (verb) {
     case "create":
@@ -65,6 +81,8 @@ const wordsOf = ({ verb, variant }: Command, name: string): string[] => {
         "--name",
         name,
         ...(variant % 4 === 0 ? ["--net", "none"] : []),
+        // Stopped when the clock steps forward.
+        ...(variant % 5 === 0 ? ["--auto-stop", "1h"] : []),
         "--label",
         `v=${variant}`,
       ];
@@ -84,6 +102,14 @@ const wordsOf = ({ verb, variant }: Command, name: string): string[] => {
           ["vm", "ports", name],
         ][variant % 5] ?? []
       );
+    case "snapshot":
+      return ["vm", "snapshot", "--as", snapshotName(variant), name];
+    case "restore":
+      return ["vm", "restore", "--name", name, snapshotName(variant)];
+    case "forget":
+      return ["snapshot", "delete", snapshotName(variant)];
+    case "fork":
+      return ["vm", "fork", "-n", String(1 + (variant % 2)), "--prefix", `${FORK}${name}`, name];
     case "clock":
       return ["vm", "exec", name, "--", "date", "-s", `@${1_500_000_000 + variant * 1_000_000}`];
     case "fill":
@@ -95,25 +121,35 @@ const wordsOf = ({ verb, variant }: Command, name: string): string[] => {
 
 /** Gives a command and keeps the books about what it promised. */
 export const act = async (world: World, command: Command): Promise<Result> => {
+  const { verb, variant } = command;
   const name = world.names[command.vm] ?? "";
-  const promised = promiseOf(world, name);
-  const { verb } = command;
-  // From here on nobody can count on it.
-  if (verb === "delete") world.promises.set(name, freshPromise());
   const marker = ++lastMarker;
   const words =
     verb === "mark"
-      ? ["vm", "exec", name, "--", "sh", "-c", markScript(marker, 1 + (command.variant % 64))]
+      ? ["vm", "exec", name, "--", "sh", "-c", markScript(marker, 1 + (variant % 64))]
       : wordsOf(command, name);
+  // From here on, and until it has come back, nobody can count on what it deletes.
+  const giveUp = () => {
+    if (verb === "delete") world.promises.set(name, freshPromise());
+    if (verb === "forget") world.snapshots.set(snapshotName(variant), freshPromise());
+  };
+  giveUp();
+  const vm = promiseOf(world.promises, name);
+  const snapshot = promiseOf(world.snapshots, snapshotName(variant));
+  const markers = new Set(verb === "restore" ? snapshot.markers : vm.markers);
   // What is not running has nothing to write to.
-  if (verb === "mark" && command.variant % 4 > 0) await give(world, ["vm", "start", name]);
+  if (verb === "mark" && variant % 4 > 0) await give(world, ["vm", "start", name]);
   const guestWaits = world.small && ["mark", "fill", "clock", "look"].includes(verb);
   const done = await give(world, words, guestWaits ? STUCK_LIMIT : COMMAND_LIMIT);
-  // A delete that was asked meanwhile has made a new promise of it.
-  if (done.status === 0 && promiseOf(world, name) === promised) {
-    if (verb === "create") promised.exists = true;
-    if (verb === "mark") promised.markers.add(marker);
-  }
+  giveUp();
+  // A promise that was given up meanwhile is another one now.
+  const holds = done.status === 0 && promiseOf(world.promises, name) === vm;
+  if (holds && (verb === "create" || verb === "restore")) Object.assign(vm, { exists: true, markers });
+  if (holds && verb === "mark") vm.markers.add(marker);
+  if (holds && verb === "snapshot" && promiseOf(world.snapshots, snapshotName(variant)) === snapshot)
+    Object.assign(snapshot, { exists: true, markers });
+  if (holds && verb === "fork")
+    for (const fork of done.stdout.trim().split("\n")) world.forks.set(fork, { exists: true, markers });
   return { words, done };
 };
 

@@ -4,7 +4,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { after, before, test } from "node:test";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
-import { outputHolds } from "../support/wait.ts";
+import { childEnds, outputHolds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 let host: Host;
@@ -104,7 +104,7 @@ test("output that nobody reads any more ends the command: `| head -1`", async ()
   child.stdin?.end();
   await outputHolds(child, "first");
   child.stdout?.destroy();
-  const [status] = await new Promise<[number | null]>((resolve) => child.once("exit", (code) => resolve([code])));
+  const { status } = await childEnds(child);
   assert.notEqual(status, null);
   const left = await exec("--", "sh", "-c", "grep -l '^yes' /proc/[0-9]*/cmdline 2>/dev/null | wc -l");
   assert.equal(left.stdout.trim(), "0");

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
-import { folderHolds, outputHolds, processEnds } from "../support/wait.ts";
+import { childEnds, folderHolds, outputHolds, processEnds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 const config = (more = "") =>
@@ -36,11 +36,6 @@ const nothingLeft = async () => {
   for (const { pid } of await vmms()) await processEnds(pid);
 };
 
-const exitOf = (child: ReturnType<Host["start"]>) =>
-  new Promise<{ status: number | null; signal: string | null }>((resolve) =>
-    child.once("exit", (status, signal) => resolve({ status, signal })),
-  );
-
 for (const [how, signal] of [
   ["Ctrl-C", "SIGINT"],
   ["a closed terminal", "SIGHUP"],
@@ -48,7 +43,7 @@ for (const [how, signal] of [
 ] as const) {
   test(`${how} while the VM boots leaves nothing`, async () => {
     const child = host.start(["vm", "run", "--name", "booting", "--", "true"]);
-    const ended = exitOf(child);
+    const ended = childEnds(child);
     await outputHolds(child, "boot: kernel");
     child.kill(signal);
     const { status } = await ended;
@@ -58,7 +53,7 @@ for (const [how, signal] of [
 
   test(`${how} while a command of \`run --rm\` runs leaves nothing`, async () => {
     const child = host.start(["vm", "run", "--rm", "--", "sh", "-c", "echo up; exec sleep 4711"]);
-    const ended = exitOf(child);
+    const ended = childEnds(child);
     await outputHolds(child, "up\n");
     child.kill(signal);
     const { status } = await ended;
@@ -69,7 +64,7 @@ for (const [how, signal] of [
 
 test("the daemon killed while a VM boots: the next one finds the VM whole or takes it away", async () => {
   const child = host.start(["vm", "run", "-d", "--name", "halfway"]);
-  const ended = exitOf(child);
+  const ended = childEnds(child);
   await outputHolds(child, "boot: kernel");
   process.kill(await host.daemonPid(), "SIGKILL");
   assert.notEqual((await ended).status, 0);
@@ -84,7 +79,7 @@ test("the daemon killed while a VM boots: the next one finds the VM whole or tak
 
 test("the daemon and the CLI killed while a VM boots: the next daemon takes the VM up, and it works", async () => {
   const child = host.start(["vm", "run", "-d", "--name", "halfway"]);
-  const ended = exitOf(child);
+  const ended = childEnds(child);
   await outputHolds(child, "boot: kernel");
   const daemon = await host.daemonPid();
   child.kill("SIGKILL");
@@ -107,7 +102,7 @@ test("the daemon and the CLI killed while a VM boots: the next daemon takes the 
 
 test("the daemon killed while `run --rm` runs: the next one takes the VM away", async () => {
   const child = host.start(["vm", "run", "--rm", "--", "sh", "-c", "echo up; exec sleep 4711"]);
-  const ended = exitOf(child);
+  const ended = childEnds(child);
   await outputHolds(child, "up\n");
   process.kill(await host.daemonPid(), "SIGKILL");
   const { status } = await ended;
@@ -188,7 +183,7 @@ test("output that nobody reads: `vm list | head -1`", async () => {
   const child = host.start(["vm", "list"]);
   child.stdout?.destroy();
   child.stdin?.end();
-  const { status, signal } = await exitOf(child);
+  const { status, signal } = await childEnds(child);
   assert.equal(signal, null);
   assert.ok(status === 0 || status === 141, String(status));
 });

@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
-import { processEnds } from "../support/wait.ts";
+import { childEnds, processEnds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 let host: Host;
@@ -90,7 +90,7 @@ test("a daemon killed in the middle of a transfer leaves a guest that answers", 
   pump();
   await new Promise((resolve) => child.stdout?.once("data", resolve));
   process.kill(await host.daemonPid(), "SIGKILL");
-  await new Promise((resolve) => child.once("exit", resolve));
+  await childEnds(child);
   assert.equal(await ok("vm", "exec", "keeper", "--", "echo", "answers"), "answers\n");
 });
 

@@ -116,7 +116,7 @@ test("after a restart of the host all VMs are stopped and none is lost, and who 
   for (const pid of pids) await kill(pid);
   for (const { pid } of await machines()) await processEnds(pid);
   await using stranger = await startProcess({ argv: ["sleep", "600"] });
-  const database = new DatabaseSync(join(state(), "banger.db"));
+  const database = new DatabaseSync(join(state(), "banger.db"), { timeout: 5000 });
   const started = await processStartTime(stranger.pid);
   const helpers = JSON.stringify([{ pid: stranger.pid, startTime: started }]);
   database
@@ -178,11 +178,27 @@ test("machines whose record was lost shut down with their data, and their disks 
   assert.equal(await exec("box", "cat", "/root/unsynced"), "not synced\n");
 });
 
+test("a damaged database is named with what to do, and VMs go on", async () => {
+  const pid = await pidOf("box");
+  await kill(await host.daemonPid());
+  const files = (await readdir(state())).filter((name) => name.startsWith("banger.db"));
+  for (const name of files) await rename(join(state(), name), join(state(), `kept-${name}`));
+  await writeFile(join(state(), "banger.db"), "no database, and too long to be an empty one ".repeat(200));
+  const refused = await host.banger("vm", "list");
+  assert.equal(refused.status, 1);
+  assert.match(refused.stderr, /banger\.db is damaged[\s\S]*mv '.*banger\.db'/);
+  const doctor = JSON.parse((await host.banger("doctor", "--json")).stdout) as { name: string; status: string }[];
+  assert.equal(doctor.find(({ name }) => name === "state database")?.status, "fail");
+  assert.notEqual(await processStartTime(pid), undefined);
+  for (const name of files) await rename(join(state(), `kept-${name}`), join(state(), name));
+  assert.equal((await show("box")).pid, pid);
+  assert.equal(await exec("box", "echo", "still"), "still\n");
+});
+
 test("a database of a later version is refused by an older program, and VMs go on", async () => {
   const pid = await pidOf("box");
   await ok("daemon", "stop");
   const set = (version: number) => {
-    // As every connection: a daemon's last moments may still hold the file.
     const database = new DatabaseSync(join(state(), "banger.db"), { timeout: 5000 });
     const before = Number(database.prepare("PRAGMA user_version").get()?.user_version);
     database.exec(`PRAGMA user_version = ${version}`);

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import type { GuestPort, SetResult, StatsLine, Vm, VmStats, VmWatchLine } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
-import { outputHolds, processEnds } from "../support/wait.ts";
+import { childEnds, outputHolds, processEnds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 const GiB = 2 ** 30;
@@ -149,7 +149,7 @@ test("stats: what a VM takes of the host, and what its guest says; one that does
     .map((line) => JSON.parse(line) as StatsLine);
   assert.ok((lines[1]?.time ?? 0) > (lines[0]?.time ?? 0));
   child.kill("SIGINT");
-  const status = await new Promise((resolve) => child.once("exit", resolve));
+  const { status } = await childEnds(child);
   assert.equal(status, 130);
   assert.match((await host.banger("vm", "stats", "nope")).stderr, /there is no VM "nope"/);
 });

@@ -55,3 +55,18 @@ export const processEnds = async (pid: number, ms = 30_000): Promise<void> => {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 };
+
+/** How a child of this process ends, or has ended. */
+export const childEnds = async (
+  child: ChildProcess,
+  ms = 120_000,
+): Promise<{ status: number | null; signal: NodeJS.Signals | null }> => {
+  const limit = failAfter(ms, () => `the end of ${child.spawnargs.join(" ")}`);
+  try {
+    if (child.exitCode === null && child.signalCode === null)
+      await Promise.race([new Promise((resolve) => child.once("exit", resolve)), limit.promise]);
+    return { status: child.exitCode, signal: child.signalCode };
+  } finally {
+    limit.clear();
+  }
+};
