@@ -143,7 +143,8 @@ const broken = async (world: World, vms: readonly Vm[]): Promise<string[]> => {
   ].map(([name]) => `${name} is lost`);
 };
 
-const findings = async (world: World): Promise<string[]> => {
+/** All that has no owner or is not as it was promised; empty: nothing. */
+export const findings = async (world: World): Promise<string[]> => {
   const vms = await list(world);
   const busy = vms
     .filter(({ state }) => state === "starting" || state === "stopping")
