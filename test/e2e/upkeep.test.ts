@@ -1,6 +1,6 @@
 /** What happens to a VM without being asked for: the user's files at each start, the end of one that nobody uses, and what the host has room for. */
 import assert from "node:assert/strict";
-import { chmod, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rm, statfs, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -143,9 +143,14 @@ test("more than the host has is refused before anything is made, and --force tri
     (await host.json<Vm[]>("vm", "list")).map(({ name }) => name),
     ["box"],
   );
-  const forced = await host.banger("vm", "create", "--name", "huge", "--disk-size", "8000T", "--force");
+  const { blocks, bsize } = await statfs(host.env.XDG_STATE_HOME);
+  const size = `${Math.ceil((blocks * bsize) / 2 ** 30) + 10}G`;
+  const forced = await host.banger("vm", "create", "--name", "huge", "--disk-size", size, "--force");
   assert.equal(forced.status, 0, forced.stderr);
   assert.match(forced.stderr, /note: the disks of all VMs may grow by/);
   assert.match((await show("huge")).notes.join(), /the disks of all VMs may grow/);
-  await ok("vm", "delete", "huge");
+  // Of what is there already, copies are made without being asked again.
+  await ok("vm", "start", "huge");
+  assert.equal(await ok("vm", "fork", "huge"), "huge-1\n");
+  await ok("vm", "delete", "huge", "huge-1");
 });

@@ -76,7 +76,8 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
     progress: Progress,
   ): Promise<VmActor> => {
     const { shape, vm } = manifest;
-    const created = await vms.create({ ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {} }, progress);
+    const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {} };
+    const created = await vms.create(request, progress, true);
     try {
       await created.start(progress, false, snapshotSource(created.row(), files, manifest, services));
       return created;

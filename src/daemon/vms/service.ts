@@ -52,8 +52,11 @@ export type VmService = {
   feed: VmFeed;
   actors(): readonly VmActor[];
   show(reference: string): Promise<Vm>;
-  /** Checks and records a VM; image and kernel are pulled where they are missing. */
-  create(request: CreateVm, progress: Progress): Promise<VmActor>;
+  /**
+   * Checks and records a VM; image and kernel are pulled where they are missing.
+   * @param copied its shape is another VM's: a disk that the host's can never hold is then nobody's wish to be refused
+   */
+  create(request: CreateVm, progress: Progress, copied?: boolean): Promise<VmActor>;
   /**
    * What a new VM would be made of.
    * @throws USAGE for what cannot be
@@ -210,14 +213,15 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     return checkDisk(asked ? size : undefined, others + Math.max(0, size - used), room, force);
   };
 
-  const create = async (request: CreateVm, progress: Progress): Promise<VmActor> => {
+  const create: VmService["create"] = async (request, progress, copied = false) => {
     const wanted = shapeOf(request, await defaults());
     if (request.name !== undefined) checkName(request.name, "VM name");
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     for (const port of request.publish ?? []) recordOf(port);
     const { accel } = await services.driver.host();
-    const notes = await admitDisk(wanted.diskSize, { asked: request.diskSize !== undefined, force: request.force });
+    const asked = request.diskSize !== undefined && !copied;
+    const notes = await admitDisk(wanted.diskSize, { asked, force: request.force });
     // What could never start is not made.
     checkOwnMemory(wanted.memory, await hostRoom(roots().state), request.force ?? false);
     const [image] = await Promise.all([
