@@ -3,6 +3,8 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Client, openClient } from "../client/client.ts";
 import { BangerError } from "../contract/errors.ts";
+import { parsePublish } from "../contract/ports.ts";
+import type { Publish } from "../contract/published.ts";
 import type {
   CreateVm,
   Exec,
@@ -15,13 +17,23 @@ import type {
   VmStats,
 } from "../contract/vms.ts";
 import { bytes, given, progressOf, withClient } from "./client.ts";
-import type { ExecOutput, Sandbox as OpenSandbox, SandboxOptions, StopOptions, WorkOptions } from "./types.ts";
+import type {
+  ExecOutput,
+  PortOption,
+  Sandbox as OpenSandbox,
+  SandboxOptions,
+  StopOptions,
+  WorkOptions,
+} from "./types.ts";
 
 const collect = async (stream: Readable): Promise<Buffer> => {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks);
 };
+
+const portsOf = (ports: readonly PortOption[]): Publish[] =>
+  ports.map((port) => (typeof port === "string" ? parsePublish(port) : port));
 
 /** @param owned it is deleted when it is disposed of */
 const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSandbox => {
@@ -122,6 +134,8 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSand
     },
     stats,
     ports: () => client.call("vmPorts", vm, {}),
+    publish: async (ports, options = {}) => client.call("vmPublish", vm, { ports: portsOf(ports), ...options }),
+    unpublish: async (ports, options = {}) => client.call("vmUnpublish", vm, { ports: portsOf(ports), ...options }),
     logs: async ({ follow = false, since, signal } = {}) => {
       const opened = await client.stream("vmLogs", vm, { follow, ...given({ since }) }, { signal });
       opened.stdin.end();
@@ -168,11 +182,12 @@ const opened = async (owned: boolean, make: (client: Client) => Promise<Vm>): Pr
  * @throws what went wrong, after what was made is undone: VM_NAME_TAKEN, IMAGE_NOT_FOUND, HOST_LIMIT, VM_BOOT_FAILED, VM_BOOT_TIMEOUT, CANCELLED
  */
 const create = (options: SandboxOptions = {}): Promise<OpenSandbox> => {
-  const { signal, onProgress, memory, diskSize, ...rest } = options;
+  const { signal, onProgress, memory, diskSize, publish, ...rest } = options;
   return opened(true, async (client) => {
     const request: CreateVm = {
       ...given(rest),
       ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
+      ...(publish ? { publish: portsOf(publish) } : {}),
     };
     const progress = progressOf(given({ signal, onProgress }));
     const vm = await client.operation("vmCreate", {}, request, progress);

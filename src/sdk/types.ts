@@ -2,8 +2,18 @@
 import type { Readable } from "node:stream";
 import type { FrameStream } from "../client/frame-stream.ts";
 import type { ProgressEvent } from "../contract/progress.ts";
+import type { Publish } from "../contract/published.ts";
 import type { SnapshotInfo } from "../contract/snapshots.ts";
-import type { ExecResult, GuestFileStat, GuestPort, SetResult, SetVm, Vm, VmStats } from "../contract/vms.ts";
+import type {
+  ExecResult,
+  GuestFileStat,
+  GuestPort,
+  PublishResult,
+  SetResult,
+  SetVm,
+  Vm,
+  VmStats,
+} from "../contract/vms.ts";
 
 /** Of work that takes its time. */
 export type WorkOptions = {
@@ -11,6 +21,9 @@ export type WorkOptions = {
   signal?: AbortSignal;
   onProgress?: (event: ProgressEvent) => void;
 };
+
+/** A port of the guest's on the host: `[[ADDRESS:]HOST:]GUEST[/udp]`, or the same as fields. */
+export type PortOption = string | Publish;
 
 export type SandboxOptions = WorkOptions & {
   /** 1 to 63 of `[a-z0-9-]`; default: an adjective and a noun. */
@@ -29,6 +42,9 @@ export type SandboxOptions = WorkOptions & {
   labels?: Record<string, string>;
   /** Stopped after so long without use, in ms; 0: never. Default: as the config says. */
   autoStop?: number;
+  publish?: readonly PortOption[];
+  /** Publishes whatever comes to listen in the guest, for as long as it does. */
+  autoPublish?: boolean;
   /** Also where the host has hardly enough for it. */
   force?: boolean;
 };
@@ -143,8 +159,20 @@ export type Sandbox = AsyncDisposable & {
   set(change: SetOptions): Promise<SetResult>;
   /** What it uses of the host now, and what its guest says of itself. */
   stats(): Promise<VmStats>;
-  /** What listens in the guest. @throws VM_STOPPED, GUEST_AGENT_LOST */
+  /** What listens in the guest, and what reaches it on the host. @throws GUEST_AGENT_LOST */
   ports(): Promise<GuestPort[]>;
+  /**
+   * Publishes ports of the guest's on the host, for as long as the VM is there.
+   * @param options auto: also whatever comes to listen
+   * @throws PORT_IN_USE, PORT_REFUSED, USAGE; then nothing of it is published
+   */
+  publish(ports: readonly PortOption[], options?: { auto?: boolean }): Promise<PublishResult>;
+  /**
+   * @param ports one without a port of the host stands for all with that guest port
+   * @param options auto: no longer by itself; all: that, and every port
+   * @throws PORT_NOT_FOUND
+   */
+  unpublish(ports: readonly PortOption[], options?: { auto?: boolean; all?: boolean }): Promise<Vm>;
   /**
    * Its console, as the guest wrote it: control characters too.
    * @param options follow: goes on until `signal` is aborted; since: only what was written from then on, in ms since 1970

@@ -49,6 +49,13 @@ test("what listens in the guest is found and reached", async () => {
   const serving = await box.stream(["perl", "-e", server]);
   for await (const chunk of serving.stdout) if (String(chunk).includes("up")) break;
   assert.ok((await box.ports()).some(({ port }) => port === 8123));
+  const { published } = await box.publish(["0:8123"]);
+  assert.deepEqual(
+    published.map(({ guest, proto }) => [guest, proto]),
+    [[8123, "tcp"]],
+  );
+  assert.deepEqual((await box.unpublish([], { all: true })).published, []);
+  await assert.rejects(box.publish(["web"]), { code: "USAGE" });
   const connection = await box.dial({ port: 8123 });
   connection.stderr.resume();
   assert.equal(await text(connection.stdout), "hello\n");
