@@ -34,6 +34,14 @@ while [ $# -gt 0 ]; do
   esac
 done
 
+# What stands there goes at the end: nothing but the result of an earlier run may.
+if [ -e "$output" ]; then
+  others=$(find "$output" -mindepth 1 -maxdepth 1 ! -name vmlinux ! -name bzImage ! -name config ! -name lib -print -quit)
+  if [ ! -d "$output" ] || [ -L "$output" ] || [ -n "$others" ]; then
+    fail "$output would be replaced, and is no kernel that this script has made: name a new folder" 2
+  fi
+fi
+
 missing=()
 for tool in apt-get:apt dpkg-deb:dpkg gcc:gcc make:make flex:flex bison:bison bc:bc xz:xz-utils strip:binutils; do
   command -v "${tool%%:*}" > /dev/null || missing+=("${tool##*:}")
@@ -46,7 +54,8 @@ trap 'rm -rf "$work"' EXIT
 
 printf 'fetching %s\n' "$package" >&2
 # Downloads, after checking that the archive's signed index names exactly this file.
-(cd "$work" && apt-get download -q "$package" > /dev/null)
+(cd "$work" && apt-get -o APT::Sandbox::User=root download -q "$package" > /dev/null) ||
+  fail "$package could not be had: see the names with \"apt-cache search linux-source\", and run apt-get update where there is none"
 dpkg-deb -x "$work/$package"_*.deb "$work/package"
 mkdir "$work/source"
 tar -xf "$work/package/usr/src/$package.tar.xz" -C "$work/source" --strip-components=1

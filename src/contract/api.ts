@@ -13,10 +13,11 @@ import {
   imageInfoSchema,
   importImageSchema,
   prunedImagesSchema,
+  pullImageSchema,
   pruneImagesSchema,
   registerImageSchema,
 } from "./images.ts";
-import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema } from "./kernels.ts";
+import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema, pullKernelSchema } from "./kernels.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
 import {
@@ -57,7 +58,6 @@ type Endpoint = Route & {
 const nothing = z.strictObject({});
 const startRequest = z.strictObject({ force: z.optional(z.boolean()) });
 const stopRequest = z.strictObject({ timeout: z.optional(z.number().check(z.int(), z.positive())) });
-const named = z.object({ name: z.string() });
 
 export const daemonStatusSchema = z.object({
   version: z.string(),
@@ -131,7 +131,7 @@ export const api = {
   imageList: { ...routes.imageList, request: nothing, result: z.array(imageInfoSchema) },
   imageAvailable: { ...routes.imageAvailable, request: nothing, result: z.array(catalogEntry) },
   imageShow: { ...routes.imageShow, request: nothing, result: imageInfoSchema },
-  imagePull: { ...routes.imagePull, request: named, result: imageInfoSchema },
+  imagePull: { ...routes.imagePull, request: pullImageSchema, result: imageInfoSchema },
   imageImport: { ...routes.imageImport, request: importImageSchema, result: imageInfoSchema },
   imageRegister: { ...routes.imageRegister, request: registerImageSchema, result: imageInfoSchema },
   imagePromote: { ...routes.imagePromote, request: nothing, result: imageInfoSchema },
@@ -155,7 +155,7 @@ export const api = {
   kernelList: { ...routes.kernelList, request: nothing, result: z.array(kernelInfoSchema) },
   kernelAvailable: { ...routes.kernelAvailable, request: nothing, result: z.array(catalogEntry) },
   kernelShow: { ...routes.kernelShow, request: nothing, result: kernelInfoSchema },
-  kernelPull: { ...routes.kernelPull, request: named, result: kernelInfoSchema },
+  kernelPull: { ...routes.kernelPull, request: pullKernelSchema, result: kernelInfoSchema },
   kernelImport: { ...routes.kernelImport, request: importKernelSchema, result: kernelInfoSchema },
   /** `folder`: where the bundle goes, absolute. */
   kernelExport: {

@@ -138,6 +138,15 @@ export type Recipe = z.infer<typeof recipeSchema>;
 export const availableSchema = z.object({ name: z.string(), description: z.string(), installed: z.boolean() });
 export type Available = z.infer<typeof availableSchema>;
 
+/**
+ * Docker's config file (absolute) with whose credentials registries are asked: that of the caller, whose DOCKER_CONFIG the daemon does not know.
+ * Only the path travels; the daemon, which runs as the same user, reads it when a registry asks for credentials.
+ */
+export const dockerConfigSchema = z.string().check(z.regex(/^\//, "must be an absolute path"));
+
+export const pullImageSchema = z.strictObject({ name: z.string(), dockerConfig: z.optional(dockerConfigSchema) });
+export type PullImage = z.infer<typeof pullImageSchema>;
+
 /** `image import`: the file, folder or DATA of the stream that holds the image. */
 export const importImageSchema = z.strictObject({
   /** Absolute; absent: what the client sends. */

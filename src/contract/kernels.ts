@@ -1,5 +1,6 @@
 /** Kernels as the API speaks of them, and as their manifest on disk holds them. Sizes are bytes, times milliseconds since 1970. */
 import * as z from "zod/mini";
+import { dockerConfigSchema } from "./images.ts";
 import { bundleOriginSchema, bundleSourceSchema } from "./bundles.ts";
 import { isName } from "./names.ts";
 
@@ -19,13 +20,20 @@ const debianPackageSchema = z.strictObject({
   package: z.string(),
 });
 
-export const kernelSourceSchema = z.discriminatedUnion("type", [debianPackageSchema, bundleSourceSchema]);
+export const kernelSourceSchema = z.discriminatedUnion("type", [
+  debianPackageSchema,
+  bundleSourceSchema,
+  /** An image of a registry that holds a kernel, pinned: `ghcr.io/owner/kernel@sha256:…` */
+  z.strictObject({ type: z.literal("oci"), reference: z.string() }),
+]);
 export type KernelSource = z.infer<typeof kernelSourceSchema>;
 
 /** Where an installed kernel came from. */
 export const kernelOriginSchema = z.discriminatedUnion("type", [
   debianPackageSchema,
   bundleOriginSchema,
+  /** `digest` is the manifest's. */
+  z.strictObject({ type: z.literal("oci"), reference: z.string(), digest: z.string() }),
   /** A file or folder of the user's. */
   z.strictObject({ type: z.literal("import"), from: z.string() }),
 ]);
@@ -81,6 +89,15 @@ export const kernelCatalogSchema = z.strictObject({
   version: z.literal(1),
   kernels: z.array(kernelCatalogEntrySchema),
 });
+
+/** `kernel pull`: a kernel of the catalog, or one that an image of a registry holds. */
+export const pullKernelSchema = z.strictObject({
+  name: z.string(),
+  /** The image; absent: `name` is of the catalog. */
+  reference: z.optional(z.string()),
+  dockerConfig: z.optional(dockerConfigSchema),
+});
+export type PullKernel = z.infer<typeof pullKernelSchema>;
 
 /** `kernel import`: files of the user's, by absolute paths. */
 export const importKernelSchema = z.strictObject({

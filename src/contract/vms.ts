@@ -1,5 +1,6 @@
 /** VMs as the API speaks of them. Sizes are bytes, times are milliseconds since 1970. */
 import * as z from "zod/mini";
+import { dockerConfigSchema } from "./images.ts";
 import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
 import { publishedSchema, publishSchema } from "./published.ts";
 
@@ -37,6 +38,8 @@ export const createVmSchema = z.strictObject({
   force: z.optional(z.boolean()),
   /** Deleted when the client that runs it goes away. */
   ephemeral: z.optional(z.boolean()),
+  /** For an image or kernel that has to be pulled first. */
+  dockerConfig: z.optional(dockerConfigSchema),
 });
 export type CreateVm = z.infer<typeof createVmSchema>;
 

@@ -10,6 +10,7 @@ import { removeHalfWritten } from "../host/files.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { notifyReady } from "../host/service-unit.ts";
 import { listenAt } from "../host/sockets.ts";
+import { blobCache } from "../oci/blob-cache.ts";
 import { handlers } from "./api/handlers.ts";
 import { apiServer, stopAccepting } from "./api/server.ts";
 import { cleanStaging } from "./artifacts/staging.ts";
@@ -74,15 +75,7 @@ const serve = async (): Promise<void> => {
   if (removed.length > 0) log.info("removed what an earlier layout left", { removed });
 
   // Getters: what is read of them at each use is what the settings say then.
-  const mirrors = {
-    get debianMirror() {
-      return settings.latest.debianMirror;
-    },
-    get catalogs() {
-      return settings.latest.catalogs;
-    },
-  };
-  const images = imageService({
+  const origins = {
     get debianMirror() {
       return settings.latest.debianMirror;
     },
@@ -92,8 +85,10 @@ const serve = async (): Promise<void> => {
     get registry() {
       return { mirrors: settings.latest.registryMirrors, insecure: settings.latest.insecureRegistries };
     },
-  });
-  const kernels = kernelService(mirrors);
+  };
+  const blobs = blobCache();
+  const images = imageService(origins, blobs);
+  const kernels = kernelService(origins, blobs);
   const ssh = await sshService(userKey(settings.latest));
   log.info("daemon starts", { version: version(), build: buildId(), pid: process.pid });
   const driver = driverOf();

@@ -19,8 +19,30 @@ export const sha256OfFile = async (path: string, signal?: AbortSignal): Promise<
 };
 
 /**
+ * Gives to a hash what an earlier download left of a file. A file longer than `most` is of something else, and emptied.
+ * @param most bytes of the whole
+ * @param onChunk told after each chunk how many bytes have been read
+ * @returns bytes that are there
+ * @throws the signal's error
+ */
+export const hashPresent = async (
+  file: FileHandle,
+  hash: Hash,
+  most: number,
+  signal: AbortSignal,
+  onChunk?: (bytes: number) => void,
+): Promise<number> => {
+  const { size } = await file.stat();
+  if (size <= most) return await hashPart(file, hash, { start: 0, size }, signal, onChunk);
+  await file.truncate(0);
+  return 0;
+};
+
+/**
  * Gives a part of a file to a hash; one chunk is read while the one before it is hashed.
  * @param size bytes; the part ends where the file does
+ * @param onChunk told after each chunk how many bytes have been read
+ * @returns bytes that were read
  * @throws the signal's error
  */
 export const hashPart = async (
@@ -28,7 +50,8 @@ export const hashPart = async (
   hash: Hash,
   { start, size }: { start: number; size: number },
   signal?: AbortSignal,
-): Promise<void> => {
+  onChunk?: (bytes: number) => void,
+): Promise<number> => {
   const buffers: [Buffer, Buffer] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
   const read = (turn: number, at: number) =>
     file.read(buffers[turn & 1] ?? buffers[0], 0, Math.min(CHUNK, start + size - at), at);
@@ -40,5 +63,7 @@ export const hashPart = async (
     at += bytesRead;
     next = bytesRead > 0 && at < start + size ? read(turn + 1, at) : undefined;
     hash.update(buffer.subarray(0, bytesRead));
+    onChunk?.(at - start);
   }
+  return at - start;
 };

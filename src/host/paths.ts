@@ -1,6 +1,6 @@
 /** The only place that spells file and folder names of banger's own. */
 import { homedir, tmpdir, userInfo } from "node:os";
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 
 const xdg = (variable: string, fallback: string): string => {
   const value = process.env[variable];
@@ -155,9 +155,8 @@ export const aptFolder = (key: string) => join(roots().cache, "apt", key);
 export const blobsFolder = () => join(roots().cache, "oci", "blobs");
 export const partialBlobsFolder = () => join(roots().cache, "oci", "partial");
 
-/** Where Docker keeps credentials. @param folder `DOCKER_CONFIG` */
-export const dockerConfigFile = (home: string, folder: string | undefined) =>
-  join(folder || join(home, ".docker"), "config.json");
+/** Where Docker keeps credentials of whoever runs this process. */
+export const dockerConfigFile = () => resolve(process.env.DOCKER_CONFIG || join(homedir(), ".docker"), "config.json");
 
 /** What is made for bringing a repository into a VM; a folder each, named by the process that uses it. */
 export const workspaceStagingFolder = () => join(roots().cache, "workspaces");

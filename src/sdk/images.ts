@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Available, ImageInfo, PrunedImages } from "../contract/images.ts";
 import type { TemplateInfo, Warm } from "../contract/templates.ts";
+import { dockerConfigFile } from "../host/paths.ts";
 import { given, progressOf, withClient } from "./client.ts";
 import type { WorkOptions } from "./types.ts";
 
@@ -15,11 +16,14 @@ export const images = {
   /** With the names of the VMs that use it. @throws IMAGE_NOT_FOUND */
   show: (name: string): Promise<ImageInfo> => withClient((client) => client.call("imageShow", { name }, {})),
   /**
+   * A tag that has moved in its registry is fetched anew, where no VM uses the image. Credentials are those of `docker login`.
    * @param name of a catalog, or a reference to a registry
    * @throws IMAGE_NOT_FOUND, and what its source says
    */
   pull: (name: string, options: WorkOptions = {}): Promise<ImageInfo> =>
-    withClient((client) => client.operation("imagePull", {}, { name }, progressOf(options))),
+    withClient((client) =>
+      client.operation("imagePull", {}, { name, dockerConfig: dockerConfigFile() }, progressOf(options)),
+    ),
   /**
    * An image from a file, a folder or a stream: an OCI layout, `docker save`, a bundle, a tar archive of a root file system.
    * @param options name: default: as it is called where it comes from; ref: which of several images

@@ -3,7 +3,8 @@ import type { Available } from "../contract/images.ts";
 import type { KernelInfo } from "../contract/kernels.ts";
 import type { RequestOf } from "../contract/api.ts";
 import { resolve } from "node:path";
-import { progressOf, withClient } from "./client.ts";
+import { dockerConfigFile } from "../host/paths.ts";
+import { given, progressOf, withClient } from "./client.ts";
 import type { WorkOptions } from "./types.ts";
 
 export const kernels = {
@@ -13,9 +14,15 @@ export const kernels = {
   available: (): Promise<Available[]> => withClient((client) => client.call("kernelAvailable", {}, {})),
   /** @throws KERNEL_NOT_FOUND */
   show: (name: string): Promise<KernelInfo> => withClient((client) => client.call("kernelShow", { name }, {})),
-  /** @throws KERNEL_NOT_FOUND, and what its source says */
-  pull: (name: string, options: WorkOptions = {}): Promise<KernelInfo> =>
-    withClient((client) => client.operation("kernelPull", {}, { name }, progressOf(options))),
+  /**
+   * @param options reference: the image of a registry whose kernel is to be called `name`; absent: `name` is of a catalog
+   * @throws KERNEL_NOT_FOUND, KERNEL_EXISTS, and what its source says
+   */
+  pull: (name: string, { reference, ...options }: WorkOptions & { reference?: string } = {}): Promise<KernelInfo> =>
+    withClient((client) => {
+      const request = { name, ...given({ reference }), dockerConfig: dockerConfigFile() };
+      return client.operation("kernelPull", {}, request, progressOf(options));
+    }),
   /** A kernel of a file, a folder or a bundle of the host. Paths are absolute. */
   import: (request: RequestOf<"kernelImport">, options: WorkOptions = {}): Promise<KernelInfo> =>
     withClient((client) => client.operation("kernelImport", {}, request, progressOf(options))),

@@ -16,6 +16,7 @@ import type {
   Vm,
   VmStats,
 } from "../contract/vms.ts";
+import { dockerConfigFile } from "../host/paths.ts";
 import { bytes, given, progressOf, withClient } from "./client.ts";
 import type {
   ExecOutput,
@@ -185,6 +186,7 @@ const create = (options: SandboxOptions = {}): Promise<OpenSandbox> => {
   const { signal, onProgress, memory, diskSize, publish, ...rest } = options;
   return opened(true, async (client) => {
     const request: CreateVm = {
+      dockerConfig: dockerConfigFile(),
       ...given(rest),
       ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
       ...(publish ? { publish: portsOf(publish) } : {}),

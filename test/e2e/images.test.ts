@@ -10,7 +10,7 @@ import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Host, testHost } from "../support/host.ts";
 import { writeLayout } from "../support/oci-layout.ts";
-import { dockerConfig, type Registry, startRegistry } from "../support/registry.ts";
+import { dockerConfig, PASSWORD, type Registry, startRegistry, USER } from "../support/registry.ts";
 import { type Made, tar } from "../support/tar-builder.ts";
 
 const run = promisify(execFile);
@@ -19,6 +19,8 @@ let registry: Registry;
 let app: string;
 let layout: string;
 
+/** Folder of the credentials, below HOME. */
+const LOGIN = "login";
 const APPLETS = ["sh", "cat", "echo", "id", "pwd", "env", "ls", "stat", "ps", "test"];
 const dir = (name: string): Made => ({ name, type: "5" });
 const link = (name: string, to: string): Made => ({ name, type: "2", link: to });
@@ -27,7 +29,8 @@ before(async () => {
   host = await testHost('[vm_defaults]\nvcpu = 1\nmemory = "256M"\n');
   await installFixture(host, []);
   registry = await startRegistry();
-  await dockerConfig(join(host.env.HOME, ".docker"), registry.host);
+  // Not where the daemon, which is started by others, would look by itself.
+  await dockerConfig(join(host.env.HOME, LOGIN), registry.host);
   app = `${registry.host}/team/app:1`;
   layout = join(host.env.HOME, "layout");
   await mkdir(layout);
@@ -77,7 +80,11 @@ after(async () => {
 });
 
 test("the first run pulls the image and runs its entrypoint as its user, in its folder, with its environment", async () => {
-  const done = await host.run(["vm", "run", "--rm", "--image", app], { input: "from stdin" });
+  assert.equal((await host.banger("daemon", "start")).status, 0);
+  const args = ["vm", "run", "--rm", "--image", app];
+  const stranger = await host.run(args);
+  assert.match(stranger.stderr, /lets nobody without credentials have team\/app[\s\S]*docker login/);
+  const done = await host.run(args, { input: "from stdin", env: { DOCKER_CONFIG: LOGIN } });
   assert.equal(done.status, 0, done.stderr);
   assert.equal(done.stdout, "hello world\napp\n/srv/work\nfrom stdin");
   assert.doesNotMatch(done.stderr, /\r|\u001b/);
@@ -114,8 +121,24 @@ test("an image in use is not deleted, its VMs are named; show tells of layers, s
   const info = await host.json<ImageInfo>("image", "show", app);
   assert.deepEqual([info.usedBy, info.layers.length, info.source.type], [["box"], 3, "oci"]);
   assert.match((await host.banger("image", "show", app)).stdout, /^layer: +sha256:[0-9a-f]{64} {2}/m);
+  // Its tag comes to mean another image: whoever uses it goes on with the one that is here, whoever pulls it is told.
+  await registry.push(layout, "scratch", "team/app:1");
+  const env = { DOCKER_CONFIG: join(host.env.HOME, LOGIN) };
+  const moved = await host.run(["image", "pull", app], { env });
+  assert.match(
+    moved.stderr,
+    /is another image by now, and box uses the one that is here\nhint: get the new one beside it/,
+  );
+  const kernel = await host.run(["kernel", "pull", app, "--name", "mine"], { env });
+  assert.match(kernel.stderr, /team\/app:1 cannot be used: it holds no file vmlinux/);
+  const unnamed = await host.run(["kernel", "pull", app]);
+  assert.deepEqual([moved.status, kernel.status, unnamed.status], [1, 1, 2]);
+  assert.match(unnamed.stderr, /hint: banger kernel pull .*team\/app:1 --name NAME/);
+  const log = await readFile(join(host.env.XDG_STATE_HOME, "banger", "daemon.log"), "utf8");
+  for (const secret of [PASSWORD, Buffer.from(`${USER}:${PASSWORD}`).toString("base64")])
+    assert.ok(!log.includes(secret), "credentials are in no log");
   const pruned = await host.banger("image", "prune", "--images");
-  assert.match(pruned.stdout, /^4 downloaded layers {2}\d/);
+  assert.match(pruned.stdout, /^6 downloaded layers {2}\d/);
   assert.doesNotMatch(pruned.stdout, /image /);
   assert.match(pruned.stderr, /banger image prune --images -f/);
 });
@@ -144,7 +167,8 @@ test("an image of one static program boots and runs it; that it has no shell is 
 test("an unknown image is refused before anything is made, with what to do", async () => {
   const near = await host.banger("vm", "run", "--rm", "--image", "debian-bokworm", "--", "true");
   assert.match(near.stderr, /there is no image "debian-bokworm"\nhint: did you mean debian-bookworm\?/);
-  const tag = await host.banger("vm", "run", "--rm", "--image", `${registry.host}/team/app:none`, "--", "true");
+  const env = { DOCKER_CONFIG: LOGIN };
+  const tag = await host.run(["vm", "run", "--rm", "--image", `${registry.host}/team/app:none`, "--", "true"], { env });
   assert.match(tag.stderr, /has no tag none of team\/app/);
   const none = await host.banger("image", "import", join(host.env.HOME, "none.tar"));
   assert.match(none.stderr, /none\.tar is not there/);

@@ -55,6 +55,18 @@ test("names resolve, TCP goes out, and a package is installed from the distribut
   assert.match(await inGuest("/usr/games/cowsay reached"), /< reached >/);
 });
 
+test("what is behind addresses that the guest translates, as its containers are, gets all that it asks for", async () => {
+  const [, mirror = ""] = /^URIs: (\S+)/m.exec(await inGuest("cat /etc/apt/sources.list.d/*")) ?? [];
+  await inGuest(`ip netns add box && ip link add outer type veth peer name inner netns box
+    ip addr add 10.99.0.1/24 dev outer && ip link set outer up
+    ip -n box addr add 10.99.0.2/24 dev inner && ip -n box link set inner up && ip -n box route add default via 10.99.0.1
+    sysctl -q net.ipv4.ip_forward=1 && iptables -t nat -A POSTROUTING -s 10.99.0.0/24 -j MASQUERADE`);
+  const fetched = await inGuest(
+    `ip netns exec box curl -fsS --max-time 120 ${mirror}/dists/bookworm/InRelease | tail -n 1`,
+  );
+  assert.equal(fetched, "-----END PGP SIGNATURE-----\n");
+});
+
 /** Whether a server of this machine answers the guest at this address: nc ends with 0 when it has connected. */
 const reached = (address: string, port: number): Promise<string> =>
   inGuest(`nc -w 2 ${address} ${port} </dev/null && echo reached || echo not`);

@@ -24,8 +24,8 @@ const progress = {
 
 try {
   if (kind === "clean") say({ result: await cleanStaging() });
-  else if (kind === "kernel") say({ result: await kernelService(service).pull(name, progress) });
-  else say({ result: await imageService(service).pull(name, progress) });
+  else if (kind === "kernel") say({ result: await kernelService(service).pull({ name }, progress) });
+  else say({ result: await imageService(service).pull({ name }, () => [], progress) });
 } catch (error) {
   say({ error: toErrorBody(error) });
   process.exitCode = 1;

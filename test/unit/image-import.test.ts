@@ -120,6 +120,13 @@ test("the archive of a root file system, of every packing, and what is none", as
   await assert.rejects(importing({ name: "x" }, Readable.from([Buffer.from("BZh91AY&SY")])), {
     code: "IMAGE_REFUSED",
     message: /bzip2/,
+    hint: /bzip2 -dc FILE \| banger image import - --name/,
+  });
+  const xz = join(folder, "rootfs.tar.xz");
+  await writeFile(xz, Buffer.from("fd377a585a000004", "hex"));
+  await assert.rejects(importing({ path: xz, name: "x" }), {
+    message: /packed with xz/,
+    hint: /xz -dc .*rootfs.tar.xz/,
   });
   await assert.rejects(importing({ name: "x" }, Readable.from([gzipSync(rootfs).subarray(0, 60)])), {
     code: "IMAGE_CORRUPT",

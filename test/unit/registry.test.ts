@@ -1,6 +1,6 @@
 /** Pulling from a real registry: with users, with faults on the way, and with whatever may come between. */
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { after, afterEach, before, test } from "node:test";
+import { promisify } from "node:util";
 import { BangerError } from "../../src/contract/errors.ts";
 import { type Progress, silentProgress } from "../../src/contract/progress.ts";
 import { cleanStaging } from "../../src/daemon/artifacts/staging.ts";
@@ -22,6 +23,11 @@ import { tar } from "../support/tar-builder.ts";
 import { folderHolds, outputHolds } from "../support/wait.ts";
 
 const MiB = 2 ** 20;
+/** Set-up has made sure that sudo works where the tests run as somebody else. */
+const asRoot = async (...argv: string[]): Promise<void> => {
+  const [program = "", ...args] = process.getuid?.() === 0 ? argv : ["sudo", "-n", ...argv];
+  await promisify(execFile)(program, args);
+};
 let folder: string;
 let layout: string;
 let registry: Registry;
@@ -54,6 +60,7 @@ before(async () => {
       packing: ["zstd", "gzip", "none"],
       config: { Entrypoint: ["/bin/tool"], Env: ["A=b=c"], User: "7:8", WorkingDir: "/work" },
     },
+    { tag: "other", layers: [tar([dir("other")])] },
     { tag: "arm", layers: [tar([dir("arm")])], platform: { os: "linux", architecture: "arm64" } },
     { layers: [tar([dir("for-arm")])], platform: { os: "linux", architecture: "arm64", variant: "v8" } },
     { layers: [tar([dir("for-v3")])], platform: { os: "linux", architecture: "amd64", variant: "v3" } },
@@ -89,7 +96,9 @@ const service = (registryOptions: ImageServiceOptions["registry"] = {}): ImageSe
     },
   });
 const app = () => `${proxy.host}/team/app:1`;
-const pull = (name = app(), images = service()) => images.pull(name, silentProgress());
+/** Names of VMs that use the image. */
+const nobody = () => [];
+const pull = (name = app(), images = service(), progress = silentProgress()) => images.pull({ name }, nobody, progress);
 const isBlob = (url: string | undefined, blob: Blob | undefined) => url?.endsWith(`/blobs/${blob?.digest}`) === true;
 const big = () => layers[1];
 const installed = () => readdir(imagesFolder()).catch(() => []);
@@ -116,8 +125,14 @@ test("an image is pulled whole: every packing, its config, its digests, and the 
   assert.deepEqual(paths, ["big", "bin", "bin/tool", "lost+found", "new", "work"]);
   await images.verifyDigest(app(), silentProgress());
   const before = proxy.requests.length;
+  await images.ensure(app(), silentProgress());
+  assert.equal(proxy.requests.length, before, "to use what is there nobody is asked");
   await pull(app(), images);
-  assert.equal(proxy.requests.length, before, "what is there is not asked for again");
+  assert.deepEqual(
+    [...new Set(proxy.requests.slice(before).map((line) => /\/(manifests|blobs)\//.exec(line)?.[1]))],
+    ["manifests"],
+    "to pull it is to ask what its tag means by now",
+  );
   await images.delete(app(), () => []);
   assert.equal((await pull(app(), images)).digest, info.digest);
   await images.delete(app(), () => []);
@@ -127,6 +142,83 @@ test("an image is pulled whole: every packing, its config, its digests, and the 
     silentProgress(),
   );
   assert.equal(imported.digest, info.digest);
+});
+
+test("an image larger than the disk is refused before it is fetched, and a disk that fills up is named", async () => {
+  const small = join(folder, "small");
+  await mkdir(small);
+  const { XDG_STATE_HOME, XDG_CACHE_HOME } = process.env;
+  const owner = `uid=${process.getuid?.()},gid=${process.getgid?.()},mode=0700`;
+  await asRoot("mount", "-t", "tmpfs", "-o", `size=5M,${owner}`, "none", small);
+  try {
+    process.env.XDG_CACHE_HOME = small;
+    await assert.rejects(pull(), {
+      code: "DISK_FULL",
+      message: /a layer of 3\d{6} bytes does not fit/,
+      hint: /image prune/,
+    });
+    assert.ok(!proxy.requests.some((line) => line.includes(big()?.digest ?? "?")));
+    await rm(join(small, "banger"), { recursive: true });
+    process.env.XDG_CACHE_HOME = XDG_CACHE_HOME;
+    process.env.XDG_STATE_HOME = small;
+    // Room for its manifest, and not for what is in it.
+    await writeFile(join(small, "other"), randomBytes(4 * MiB));
+    await assert.rejects(pull(), { code: "DISK_FULL" });
+    assert.deepEqual([await installed(), await readdir(stagingFolder())], [[], []]);
+  } finally {
+    Object.assign(process.env, { XDG_STATE_HOME, XDG_CACHE_HOME });
+    await asRoot("umount", "--lazy", small);
+  }
+});
+
+test("a tag that has moved is fetched anew when it is pulled, not when it is used, and not from under a VM", async () => {
+  const name = `${proxy.host}/team/moving:1`;
+  const digest = `${proxy.host}/team/moving@`;
+  await registry.push(layout, "app", "team/moving:1");
+  const images = service();
+  const first = await pull(name, images);
+  await registry.push(layout, "other", "team/moving:1");
+  await images.ensure(name, silentProgress());
+  assert.equal((await images.show(name)).digest, first.digest);
+  const used = images.pull({ name }, () => ["box", "sandbox"], silentProgress());
+  await assert.rejects(used, (error: BangerError) => {
+    assert.equal(error.code, "IMAGE_IN_USE");
+    assert.match(error.message, /moving:1 is another image by now, and box, sandbox use the one that is here/);
+    assert.ok(
+      error.hint?.includes(`banger image pull ${digest}sha256:`) && error.hint.includes("vm delete box sandbox"),
+    );
+    return true;
+  });
+  assert.equal((await images.show(name)).digest, first.digest);
+  // A registry that cannot be asked leaves the image as it is.
+  proxy.fault = (_incoming, outgoing) => {
+    outgoing.writeHead(503).end();
+    return true;
+  };
+  await assert.rejects(pull(name, images), { code: "REGISTRY_ERROR" });
+  proxy.fault = undefined;
+  assert.equal((await images.show(name)).digest, first.digest);
+  const pulls = await Promise.all([pull(name, images), pull(name, images), images.ensure(name, silentProgress())]);
+  const second = await images.show(name);
+  assert.notEqual(second.digest, first.digest);
+  assert.deepEqual([pulls[0].digest, pulls[1].digest], [second.digest, second.digest]);
+  await images.verifyDigest(name, silentProgress());
+  // By its digest an image is what it is.
+  const { source } = second;
+  const pinned = `${digest}${source.type === "oci" ? source.digest : ""}`;
+  await pull(pinned, images);
+  const before = proxy.requests.length;
+  await pull(pinned, images);
+  assert.equal(proxy.requests.length, before);
+});
+
+test("the credentials are those of whoever asks", async () => {
+  const strange = { credentials: dockerCredentials(join(folder, "nothing.json")) };
+  await assert.rejects(pull(app(), service(strange)), { code: "REGISTRY_AUTH" });
+  const dockerConfig = join(config, "config.json");
+  await service(strange).pull({ name: app(), dockerConfig }, nobody, silentProgress());
+  await service(strange).delete(app(), nobody);
+  await service(strange).ensure(app(), silentProgress(), dockerConfig);
 });
 
 test("without credentials, with wrong ones and with a broken helper the error says what to do", async () => {
@@ -376,7 +468,7 @@ test("cancelled at any byte nothing is left but what a next pull goes on with", 
     const report: Progress["report"] = ({ stage, done = 0 }) => {
       if (stage === "download" && done >= limit) controller.abort(new BangerError("CANCELLED", "cancelled"));
     };
-    await assert.rejects(service().pull(app(), { signal: controller.signal, report }), { code: "CANCELLED" });
+    await assert.rejects(pull(app(), service(), { signal: controller.signal, report }), { code: "CANCELLED" });
     assert.deepEqual(await installed(), []);
     assert.deepEqual(await readdir(stagingFolder()), []);
   }
@@ -391,7 +483,7 @@ test("cancelled while it is unpacked nothing is left", async () => {
       signal: controller.signal,
       report: (event) => event.stage === stage && controller.abort(new BangerError("CANCELLED", "cancelled")),
     };
-    await assert.rejects(service().pull(app(), progress), { code: "CANCELLED" });
+    await assert.rejects(pull(app(), service(), progress), { code: "CANCELLED" });
     assert.deepEqual(await installed(), []);
     assert.deepEqual(await readdir(stagingFolder()), []);
   }
@@ -518,7 +610,7 @@ test("pulls, deletes and uses at once never see half an image", async () => {
         });
         if (bytes) assert.equal(bytes.readUInt16LE(1080), 0xef53);
       }),
-      images.pull(app(), silentProgress()),
+      pull(app(), images),
       images.delete(app(), () => []),
       images.verify(app()),
     ]).then((results) => {

@@ -7,7 +7,7 @@
 //!
 //! The tap belongs to the user, so that the VMM needs no capability to open it, and gets none: they end before it is executed.
 
-use super::net_filter::{FRAME_MAX, PREFIX, may_leave};
+use super::net_filter::{FRAME_MAX, PREFIX, may_enter, may_leave};
 use crate::sys::{check, own};
 use std::ffi::CStr;
 use std::fs::File;
@@ -208,8 +208,10 @@ fn deliver(mut passt: File, mut tap: File) -> io::Result<()> {
             return Err(Error::new(io::ErrorKind::InvalidData, "a frame longer than any"));
         };
         passt.read_exact(frame)?;
-        // What the tap does not take (it is full, or down, or the frame is longer than its MTU) is lost, as on any wire.
-        let _ = tap.write(frame);
+        if may_enter(frame) {
+            // What the tap does not take (it is full, or down, or the frame is longer than its MTU) is lost, as on any wire.
+            let _ = tap.write(frame);
+        }
     }
 }
 

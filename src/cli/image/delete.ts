@@ -1,7 +1,6 @@
-import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
-import { interruptible } from "../interrupt.ts";
-import { actOnEach } from "../several.ts";
+import { deleteEach } from "../delete-each.ts";
+import { resolveName } from "../several.ts";
 import { imageArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -11,12 +10,12 @@ export const command = defineCommand({
   argv: "none",
   flags: {},
   examples: [["banger image delete debian-bookworm", "give its disk space back"]],
-  run: async ({ args }) => {
-    using client = openClient();
-    using interrupt = interruptible();
-    const progress = { signal: interrupt.signal, report: () => undefined };
-    // The daemon knows what else an image may be called.
-    const things = [...new Set(args)].map((name) => ({ name }));
-    return await actOnEach(args, things, ({ name }) => client.operation("imageDelete", { name }, {}, progress));
-  },
+  // The daemon knows what else an image may be called.
+  run: ({ args }) =>
+    deleteEach(
+      args,
+      "imageDelete",
+      () => [...new Set(args)].map((name) => ({ name })),
+      resolveName("IMAGE_NOT_FOUND", "image", "banger image list"),
+    ),
 });

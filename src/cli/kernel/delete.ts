@@ -1,7 +1,6 @@
-import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
-import { interruptible } from "../interrupt.ts";
-import { actOnEach, resolveName } from "../several.ts";
+import { deleteEach } from "../delete-each.ts";
+import { resolveName } from "../several.ts";
 import { kernelArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -11,15 +10,11 @@ export const command = defineCommand({
   argv: "none",
   flags: {},
   examples: [["banger kernel delete debian-bookworm-cloud", "give its disk space back"]],
-  run: async ({ args }) => {
-    using client = openClient();
-    using interrupt = interruptible();
-    const progress = { signal: interrupt.signal, report: () => undefined };
-    return await actOnEach(
+  run: ({ args }) =>
+    deleteEach(
       args,
-      await client.call("kernelList", {}, {}),
-      ({ name }) => client.operation("kernelDelete", { name }, {}, progress),
+      "kernelDelete",
+      (client) => client.call("kernelList", {}, {}),
       resolveName("KERNEL_NOT_FOUND", "kernel", "banger kernel list"),
-    );
-  },
+    ),
 });

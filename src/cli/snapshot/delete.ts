@@ -1,7 +1,6 @@
-import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
-import { interruptible } from "../interrupt.ts";
-import { actOnEach, resolveName } from "../several.ts";
+import { deleteEach } from "../delete-each.ts";
+import { resolveName } from "../several.ts";
 import { snapshotArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -11,15 +10,11 @@ export const command = defineCommand({
   argv: "none",
   flags: {},
   examples: [["banger snapshot delete ready", "give its disk space back"]],
-  run: async ({ args }) => {
-    using client = openClient();
-    using interrupt = interruptible();
-    const progress = { signal: interrupt.signal, report: () => undefined };
-    return await actOnEach(
+  run: ({ args }) =>
+    deleteEach(
       args,
-      await client.call("snapshotList", {}, {}),
-      ({ name }) => client.operation("snapshotDelete", { name }, {}, progress),
+      "snapshotDelete",
+      (client) => client.call("snapshotList", {}, {}),
       resolveName("SNAPSHOT_NOT_FOUND", "snapshot", "banger snapshot list"),
-    );
-  },
+    ),
 });

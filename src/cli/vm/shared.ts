@@ -1,6 +1,7 @@
 /** What the commands on VMs have in common. */
 import type { CreateVm, Exec, Vm } from "../../contract/vms.ts";
 import type { Client } from "../../client/client.ts";
+import { dockerConfigFile } from "../../host/paths.ts";
 import type { Argument, Outcome, ValuesOf } from "../command.ts";
 import { autoStopFlag } from "../flags/auto-stop.ts";
 import { cwdFlag } from "../flags/cwd.ts";
@@ -45,7 +46,7 @@ export const shapeFlags = {
   force: overcommitFlag,
 } as const;
 
-/** Only what was given: absent fields are the daemon's to fill in. */
+/** Only what was given, and whose credentials count for a pull: absent fields are the daemon's to fill in. */
 export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => {
   const { name, image, kernel, vcpu, memory, "disk-size": diskSize, net: network } = values;
   const labels = values.label.length > 0 ? labelsOf(values.label) : undefined;
@@ -68,6 +69,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
       labels,
       autoStop,
       force,
+      dockerConfig: dockerConfigFile(),
     }).filter(([, value]) => value !== undefined),
   );
 };

@@ -180,7 +180,7 @@ export const handlers = (services: HandlerServices): Handlers => {
     },
     imagePull: {
       what: ({ request }) => `pull image ${request.name}`,
-      run: ({ request }, progress) => images.pull(request.name, progress),
+      run: ({ request }, progress) => images.pull(request, (name) => vms.usersOf("image", name), progress),
     },
     vmPause: lifecycle("pause", (vm, _request, progress) => vm.pause(progress)),
     vmResume: lifecycle("resume", (vm, _request, progress) => vm.resume(progress)),
@@ -236,7 +236,7 @@ export const handlers = (services: HandlerServices): Handlers => {
     kernelShow: ({ params }) => kernels.show(params.name),
     kernelPull: {
       what: ({ request }) => `pull kernel ${request.name}`,
-      run: ({ request }, progress) => kernels.pull(request.name, progress),
+      run: ({ request }, progress) => kernels.pull(request, progress),
     },
     kernelImport: {
       what: ({ request }) => `import kernel ${request.name}`,

@@ -4,9 +4,10 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { chmod, type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { chmod, type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { pathToFileURL } from "node:url";
 import { constants, createZstdCompress, createZstdDecompress } from "node:zlib";
 import type { BundleSource } from "../../contract/bundles.ts";
 import { BangerError, toBangerError } from "../../contract/errors.ts";
@@ -239,6 +240,43 @@ const checkFolder = async (folder: string): Promise<void> => {
   if (found?.isDirectory()) return;
   throw new BangerError("FILE_NOT_FOUND", `there is no folder ${folder}`, { hint: "make it first: mkdir -p DIR" });
 };
+
+/** What of a bundle says what the rest is. */
+export const MANIFEST = "manifest.json";
+/** No manifest is near this. */
+const MOST_MANIFEST = 8 * 1024 * 1024;
+
+/**
+ * The manifest of an unpacked bundle.
+ * @param files what was unpacked into `folder`
+ * @param parse gives the manifest or throws
+ * @throws BUNDLE_INVALID
+ */
+export const readBundleManifest = async <T>(
+  url: string,
+  folder: string,
+  files: ReadonlyMap<string, Unpacked>,
+  parse: (data: unknown) => T,
+): Promise<T> => {
+  const file = files.get(MANIFEST);
+  if (file === undefined) throw invalid(url, `it lacks ${MANIFEST}`);
+  if (file.size > MOST_MANIFEST) throw invalid(url, `its manifest has ${file.size} bytes`);
+  try {
+    return parse(JSON.parse(await readFile(join(folder, MANIFEST), "utf8")));
+  } catch (error) {
+    throw invalid(url, "its manifest cannot be read", error);
+  }
+};
+
+/** A catalog's entry for a bundle that lies where it was made. */
+export const entryOf = (
+  { name, description }: { name: string; description: string },
+  { path, sha256, size, unpacked }: PackedBundle,
+): { name: string; description: string; sources: BundleSource[] } => ({
+  name,
+  description,
+  sources: [{ type: "bundle", url: pathToFileURL(path).href, sha256, size, unpacked }],
+});
 
 export const invalid = (url: string, why: string, cause?: unknown): BangerError =>
   new BangerError("BUNDLE_INVALID", `the bundle ${url.split("/").at(-1)} cannot be used: ${why}`, {

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { BundleSource } from "../../contract/bundles.ts";
 import { BangerError, errnoOf, toBangerError } from "../../contract/errors.ts";
 import { abortError, type Progress, throwIfAborted } from "../../contract/progress.ts";
+import { hashPresent } from "../../host/digest.ts";
 import { readFileIfThere } from "../../host/files.ts";
 import { downloadsFolder } from "../../host/paths.ts";
 import { http, type HttpResponse } from "../../oci/registry/http.ts";
@@ -29,7 +30,10 @@ export type Downloaded = AsyncDisposable & {
   forget(): Promise<void>;
 };
 
-const STAGE = "download";
+const told =
+  ({ size }: Download, { report }: Progress) =>
+  (done: number) =>
+    report({ stage: "download", done, total: size, unit: "bytes" });
 
 /**
  * Fetches a file. What is here of it already is not fetched again.
@@ -69,7 +73,7 @@ const openLocal = async (wanted: Download, progress: Progress): Promise<Download
     const { size } = await file.stat();
     if (size !== wanted.size) throw failed(wanted, `it has ${size} bytes in place of ${wanted.size}`);
     const hash = createHash("sha256");
-    await hashPresent(file, size, hash, progress);
+    await hashPresent(file, hash, size, progress.signal, told(wanted, progress));
     if (hash.digest("hex") !== wanted.sha256)
       throw failed(wanted, "it is not what the catalog says: its digest is another");
     return { file, forget: async () => undefined, [Symbol.asyncDispose]: () => file.close() };
@@ -97,8 +101,9 @@ const fetchInto = async (
   { attempts = 4, pause = 500, idleLimit }: DownloadOptions,
 ): Promise<Hash> => {
   const client = http(idleLimit === undefined ? {} : { idleLimit });
+  const tell = told(wanted, progress);
   let hash = createHash("sha256");
-  let have = await hashPresent(file, wanted.size, hash, progress);
+  let have = await hashPresent(file, hash, wanted.size, progress.signal, tell);
   const restart = async () => {
     hash = createHash("sha256");
     have = 0;
@@ -127,7 +132,7 @@ const fetchInto = async (
           await file.appendFile(chunk);
           hash.update(chunk);
           have += chunk.length;
-          progress.report({ stage: STAGE, done: have, total: wanted.size, unit: "bytes" });
+          tell(have);
         }
       } finally {
         response.body.destroy();
@@ -164,26 +169,6 @@ const keepTag = async (tagFile: string, { headers }: HttpResponse): Promise<void
   const tag = headers.etag;
   if (tag !== undefined && /^"[\x21-\x7e]{1,200}"$/.test(tag)) await writeFile(tagFile, tag);
   else await rm(tagFile, { force: true });
-};
-
-/** What an earlier download left. */
-const hashPresent = async (file: FileHandle, most: number, hash: Hash, progress: Progress): Promise<number> => {
-  const { size } = await file.stat();
-  if (size > most) {
-    await file.truncate(0);
-    return 0;
-  }
-  const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
-  let at = 0;
-  while (at < size) {
-    throwIfAborted(progress.signal);
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
-    if (bytesRead === 0) break;
-    hash.update(buffer.subarray(0, bytesRead));
-    at += bytesRead;
-    progress.report({ stage: STAGE, done: at, total: most, unit: "bytes" });
-  }
-  return at;
 };
 
 /** Whether another attempt may do better: the connection failed, not the disk, and not the file. */

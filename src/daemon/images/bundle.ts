@@ -1,17 +1,20 @@
 /** An image out of a bundle: exactly `rootfs.ext4` and `manifest.json`. */
-import { readFile, writeFile } from "node:fs/promises";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import type { BundleSource } from "../../contract/bundles.ts";
 import { type ImageManifest, imageManifestSchema, isContainer } from "../../contract/images.ts";
 import type { Progress } from "../../contract/progress.ts";
-import { fetchBundle, invalid, type PackedBundle, packBundle, type Unpacked } from "../artifacts/bundle.ts";
+import {
+  fetchBundle,
+  invalid,
+  MANIFEST,
+  type PackedBundle,
+  packBundle,
+  readBundleManifest,
+} from "../artifacts/bundle.ts";
 import type { DownloadOptions } from "../artifacts/download.ts";
 
 const ROOTFS = "rootfs.ext4";
-const MANIFEST = "manifest.json";
-/** No manifest is near this. */
-const MOST_MANIFEST = 8 * 1024 * 1024;
 
 /**
  * Fills `folder` with the image of a bundle.
@@ -28,8 +31,8 @@ export const installImageBundle = async (
   const isExpected = (name: string) => name === ROOTFS || name === MANIFEST;
   const files = await fetchBundle(source, { folder, isExpected }, progress, options);
   const rootfs = files.get(ROOTFS);
-  if (rootfs === undefined || !files.has(MANIFEST)) throw invalid(source.url, `it lacks ${rootfs ? MANIFEST : ROOTFS}`);
-  const manifest = await readManifest(source.url, join(folder, MANIFEST), files.get(MANIFEST));
+  if (rootfs === undefined) throw invalid(source.url, `it lacks ${ROOTFS}`);
+  const manifest = await readBundleManifest(source.url, folder, files, (data) => imageManifestSchema.parse(data));
   if (manifest.rootfs.sha256 !== rootfs.sha256 || manifest.rootfs.size !== rootfs.size)
     throw invalid(source.url, "its root file system is not the one that its manifest describes");
   const { name, description } = entry;
@@ -42,25 +45,6 @@ export const installImageBundle = async (
   };
   await writeFile(join(folder, MANIFEST), `${JSON.stringify(installed, undefined, 2)}\n`);
 };
-
-const readManifest = async (url: string, path: string, file: Unpacked | undefined): Promise<ImageManifest> => {
-  if (file === undefined || file.size > MOST_MANIFEST) throw invalid(url, `its manifest has ${file?.size} bytes`);
-  try {
-    return imageManifestSchema.parse(JSON.parse(await readFile(path, "utf8")));
-  } catch (error) {
-    throw invalid(url, "its manifest cannot be read", error);
-  }
-};
-
-/** A catalog's entry for a bundle that lies where it was made. */
-export const entryOf = (
-  { name, description }: { name: string; description: string },
-  { path, sha256, size, unpacked }: PackedBundle,
-): { name: string; description: string; sources: BundleSource[] } => ({
-  name,
-  description,
-  sources: [{ type: "bundle", url: pathToFileURL(path).href, sha256, size, unpacked }],
-});
 
 /**
  * Packs an image.

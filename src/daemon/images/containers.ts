@@ -7,37 +7,25 @@ import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { ImageOrigin, ImportImage } from "../../contract/images.ts";
 import { type Progress, throwIfAborted } from "../../contract/progress.ts";
 import { exists } from "../../host/files.ts";
-import { type BlobCache, hashOfFile } from "../../oci/blob-cache.ts";
+import { hashOfFile } from "../../oci/blob-cache.ts";
 import type { FoundImage } from "../../oci/image.ts";
 import { hostPlatform } from "../../oci/manifest.ts";
-import { checkReference } from "../../oci/reference.ts";
-import { registryClient, type RegistryOptions } from "../../oci/registry/client.ts";
 import { openArchiveImage } from "../../oci/sources/archive.ts";
 import { folderStore } from "../../oci/sources/blob-store.ts";
 import { openLayoutImage } from "../../oci/sources/layout.ts";
-import { openRegistryImage } from "../../oci/sources/registry.ts";
+import { openFromRegistry, type RegistryAccess } from "../artifacts/registry.ts";
 import { contentDigestOf, convertImage } from "./convert.ts";
 import { keptName } from "./names.ts";
 
 /** Fills a staging folder with an image of a registry. */
 export const fillFromRegistry = async (
   reference: string,
-  {
-    name,
-    description,
-    folder,
-    cache,
-    registry,
-  }: { name: string; description: string; folder: string; cache: BlobCache; registry: RegistryOptions },
+  { name, description, folder, access }: { name: string; description: string; folder: string; access: RegistryAccess },
   progress: Progress,
 ): Promise<void> => {
-  const parsed = checkReference(reference);
-  await using image = await openRegistryImage(
-    parsed,
-    { ...registry, registry: registryClient(registry), cache, platform: hostPlatform },
-    progress,
-  );
-  const source: ImageOrigin = { type: "oci", reference: parsed.name, digest: image.digest ?? "" };
+  const found = await openFromRegistry(reference, access, progress);
+  await using image = found.image;
+  const source: ImageOrigin = { type: "oci", reference: found.reference.name, digest: image.digest ?? "" };
   await convertImage({ image, name, description, source, contentDigest: contentDigestOf(image), folder, progress });
 };
 

@@ -54,10 +54,9 @@ export const convertImage = async (conversion: Conversion): Promise<void> => {
     if (!facts.hasFolder(boot.workdir) && /^\/(?!.*(?:^|\/)\.\.?(?:\/|$))/.test(boot.workdir))
       makeFolder(writer, boot.workdir);
     const { size } = await writer.finish();
-    await file?.close();
-    file = undefined;
     progress.report({ stage: "digest" });
-    const sha256 = await sha256OfFile(rootfs, progress.signal);
+    // The disk takes it meanwhile: whoever publishes it would have to wait for that afterwards.
+    const [sha256] = await Promise.all([sha256OfFile(rootfs, progress.signal), file?.sync()]);
     await writeManifest(conversion, { size, sha256, uuid }, facts, boot);
   } finally {
     await file?.close();

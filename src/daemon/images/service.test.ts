@@ -11,8 +11,9 @@ import { catalogFile, imageFiles, recipesFolder, stagingFolder } from "../../hos
 import { runTool } from "../../host/process.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { kernelService } from "../kernels/service.ts";
+import { entryOf } from "../artifacts/bundle.ts";
 import { cleanStaging, stagingTree } from "../artifacts/staging.ts";
-import { entryOf, packImage } from "./bundle.ts";
+import { packImage } from "./bundle.ts";
 import { loadRecipe, uuidOf } from "./recipe.ts";
 import { imageService } from "./service.ts";
 
@@ -110,7 +111,10 @@ test("an image in use is not deleted, and the VMs are named", async () => {
 
 test("an unknown name gets the nearest one as a hint", async () => {
   const images = imageService();
-  for (const ask of [() => images.show("debian-bokworm"), () => images.pull("debian-bokworm", silentProgress())]) {
+  for (const ask of [
+    () => images.show("debian-bokworm"),
+    () => images.pull({ name: "debian-bokworm" }, () => [], silentProgress()),
+  ]) {
     await assert.rejects(ask, {
       code: "IMAGE_NOT_FOUND",
       hint: /did you mean debian-bookworm\? see `banger image list/,
@@ -163,7 +167,7 @@ test("an image goes through a bundle and a catalog of the user's own, and comes 
     const entry = entryOf({ name, description: "from a bundle" }, bundle);
     await writeFile(catalog, JSON.stringify({ version: 1, images: [entry] }));
     const images = imageService({ catalogs: [catalog] });
-    const { digest, description } = await images.pull(name, silentProgress());
+    const { digest, description } = await images.pull({ name: name }, () => [], silentProgress());
     assert.deepEqual([digest, description], [described.rootfs.sha256, "from a bundle"]);
     await images.verifyDigest(name, silentProgress());
     assert.equal((await images.ensure(name, silentProgress())).isContainer, isContainer);
@@ -172,10 +176,13 @@ test("an image goes through a bundle and a catalog of the user's own, and comes 
   const bundle = await packImage(lie, rootfs, staging.path, staging.path, silentProgress());
   const catalog = join(staging.path, "lie.json");
   await writeFile(catalog, JSON.stringify({ version: 1, images: [entryOf({ name: "lie", description: "" }, bundle)] }));
-  await assert.rejects(imageService({ catalogs: [catalog] }).pull("lie", silentProgress()), {
-    code: "BUNDLE_INVALID",
-    message: /not the one that its manifest describes/,
-  });
+  await assert.rejects(
+    imageService({ catalogs: [catalog] }).pull({ name: "lie" }, () => [], silentProgress()),
+    {
+      code: "BUNDLE_INVALID",
+      message: /not the one that its manifest describes/,
+    },
+  );
 });
 
 test("a catalog with an unknown key or a wrong type is refused", () => {

@@ -1,8 +1,7 @@
 /** Images: front door. What is installed is what `images/` in the state folder holds (artifacts/published.ts). */
-import { rename } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname } from "node:path";
 import type { Readable } from "node:stream";
-import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
+import { BangerError, nearest } from "../../contract/errors.ts";
 import {
   type Available,
   type ImageBoot,
@@ -15,6 +14,7 @@ import {
   isContainer,
   type PrunedImages,
   type PruneImages,
+  type PullImage,
   type RegisterImage,
 } from "../../contract/images.ts";
 import { isName, quoted } from "../../contract/names.ts";
@@ -24,15 +24,18 @@ import { exists } from "../../host/files.ts";
 import { catalogFile, imageFiles, imageFilesIn, imagesFolder } from "../../host/paths.ts";
 import { type BlobCache, blobCache } from "../../oci/blob-cache.ts";
 import type { RegistryOptions } from "../../oci/registry/client.ts";
+import { entryOf } from "../artifacts/bundle.ts";
+import { digestInRegistry, type RegistryAccess } from "../artifacts/registry.ts";
 import { fromFirstSource, readCatalogs } from "../artifacts/catalog.ts";
 import { installedNames, manifestReader, publish } from "../artifacts/published.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
 import { stagingTree } from "../artifacts/staging.ts";
 import { buildDebianImage } from "./build.ts";
-import { entryOf, installImageBundle, packImage } from "./bundle.ts";
+import { installImageBundle, packImage } from "./bundle.ts";
 import { fillFromRegistry, openImport } from "./containers.ts";
 import { checkShape, corrupt, infoOf, rootfsOf } from "./describe.ts";
 import { checkImageName, keptName } from "./names.ts";
+import { inUse, movableReference, tagMoved, takeAway, type UsersOf } from "./removal.ts";
 import { fillRegistered, promote } from "./unmanaged.ts";
 
 export type ImageServiceOptions = {
@@ -63,17 +66,18 @@ export type BootImage = {
   isContainer: boolean;
 };
 
-/** Names of the VMs that use an image at this moment. */
-export type UsersOf = (name: string) => string[];
-
 export type ImageService = {
   list(): Promise<ImageInfo[]>;
   /** What the catalog offers. */
   available(): Promise<Available[]>;
   /** @throws IMAGE_NOT_FOUND */
   show(name: string): Promise<ImageInfo>;
-  /** Builds or fetches an image of the catalog, else one of a registry; one that is installed is left as it is. */
-  pull(name: string, progress: Progress): Promise<ImageInfo>;
+  /**
+   * Builds or fetches an image of the catalog, else one of a registry. One that is installed is left as it is, unless it is of a
+   * registry's tag that has moved since: then it is fetched anew.
+   * @throws IMAGE_IN_USE when the tag has moved and VMs use the image
+   */
+  pull(request: PullImage, usersOf: UsersOf, progress: Progress): Promise<ImageInfo>;
   /**
    * Packs an image into a bundle in `folder`.
    * @returns where it lies, and the entry for a catalog
@@ -89,8 +93,8 @@ export type ImageService = {
   register(request: RegisterImage, progress: Progress): Promise<ImageInfo>;
   /** Copies a registered image in. */
   promote(name: string, progress: Progress): Promise<ImageInfo>;
-  /** The image for a boot, pulled first when it has to be. One stat when it is there. */
-  ensure(name: string, progress: Progress): Promise<BootImage>;
+  /** The image for a boot, pulled first when it has to be. One stat when it is there: no registry is asked. */
+  ensure(name: string, progress: Progress, dockerConfig?: string): Promise<BootImage>;
   /** How its commands run; undefined when it is gone or damaged. */
   defaults(name: string): Promise<ImageBoot | undefined>;
   /**
@@ -173,38 +177,77 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
     return { name: reference, description: `${reference} of its registry`, sources: [{ type: "oci", reference }] };
   };
 
-  const fill = async (entry: ImageCatalogEntry, source: ImageSource, folder: string, progress: Progress) => {
+  const accessFor = (dockerConfig: string | undefined): RegistryAccess => ({
+    options: options.registry,
+    cache,
+    dockerConfig,
+  });
+  const fill = async (
+    entry: ImageCatalogEntry,
+    source: ImageSource,
+    folder: string,
+    access: RegistryAccess,
+    progress: Progress,
+  ) => {
     if (source.type === "debian-recipe") {
       const { debianMirror, recipes } = options;
       return await buildDebianImage({ entry, source, debianMirror, recipes, folder, progress });
     }
     if (source.type === "bundle") return await installImageBundle(entry, source, folder, progress);
     const { name, description } = entry;
-    return await fillFromRegistry(
-      source.reference,
-      { name, description, folder, cache, registry: options.registry ?? {} },
-      progress,
-    );
+    return await fillFromRegistry(source.reference, { name, description, folder, access }, progress);
   };
 
-  const fromSources = (entry: ImageCatalogEntry, progress: Progress): Promise<void> =>
+  const fromSources = (
+    entry: ImageCatalogEntry,
+    access: RegistryAccess,
+    progress: Progress,
+    put: (staged: string) => Promise<void> = (staged) => publish(staged, imageFiles(entry.name).folder),
+  ): Promise<void> =>
     fromFirstSource(entry.sources, progress, async (source) => {
       await using staging = await stagingTree("image");
-      await fill(entry, source, staging.path, progress);
-      await publish(staging.path, imageFiles(entry.name).folder);
+      await fill(entry, source, staging.path, access, progress);
+      await put(staging.path);
     });
 
-  const ensure = async (name: string, progress: Progress): Promise<ImageManifest> => {
+  const ensure = async (name: string, progress: Progress, dockerConfig?: string): Promise<ImageManifest> => {
     const there = await manifestOf(name);
     if (there) return there;
     const entry = await entryFor(name);
     return await flights.run(entry.name, progress, async (shared) => {
       const meanwhile = await manifestOf(entry.name);
       if (meanwhile) return meanwhile;
-      await fromSources(entry, shared);
+      await fromSources(entry, accessFor(dockerConfig), shared);
       return await needMade(entry.name);
     });
   };
+
+  /** Fetches an image anew when its tag has moved. */
+  const refresh = async (
+    { name, description }: ImageManifest,
+    reference: string,
+    access: RegistryAccess,
+    usersOf: UsersOf,
+    progress: Progress,
+  ): Promise<ImageManifest> =>
+    await flights.run(name, progress, async (shared) => {
+      const digest = await digestInRegistry(reference, access, shared);
+      const there = await manifestOf(name);
+      if (there?.source.type === "oci" && there.source.digest === digest) return there;
+      const moved = (usedBy: readonly string[]) => tagMoved(reference, digest, usedBy);
+      const usedBy = usersOf(name);
+      if (usedBy.length > 0) throw moved(usedBy);
+      await fromSources(
+        { name, description, sources: [{ type: "oci", reference }] },
+        access,
+        shared,
+        async (staged) => {
+          await takeAway(name, usersOf, moved);
+          await publish(staged, imageFiles(name).folder);
+        },
+      );
+      return await needMade(name);
+    });
 
   /** Makes an image that must not be there yet. */
   const make = async (text: string, work: (name: string, folder: string) => Promise<void>): Promise<ImageInfo> => {
@@ -226,27 +269,9 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
   };
 
   const remove = async (name: string, usersOf: UsersOf): Promise<void> => {
-    const refuse = () => {
-      const usedBy = usersOf(name);
-      if (usedBy.length > 0) throw inUse(name, usedBy);
-    };
-    refuse();
-    const { folder } = imageFiles(name);
-    await using staging = await stagingTree("delete");
-    const gone = join(staging.path, "gone");
-    try {
-      await rename(folder, gone);
-    } catch (error) {
-      // A peer was faster.
-      throw errnoOf(error) === "ENOENT" ? await notFound(name, "banger image list") : error;
-    }
-    try {
-      // A VM may have been made of it while it was on its way out.
-      refuse();
-    } catch (error) {
-      if (!(await exists(folder))) await rename(gone, folder);
-      throw error;
-    }
+    const found = await takeAway(name, usersOf, (usedBy) => inUse(name, usedBy));
+    // A peer was faster.
+    if (!found) throw await notFound(name, "banger image list");
   };
 
   return {
@@ -262,7 +287,13 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
       );
     },
     show: async (name) => infoOf(await needManifest(name)),
-    pull: async (name, progress) => infoOf(await ensure(name, progress)),
+    pull: async ({ name, dockerConfig }, usersOf, progress) => {
+      const there = await manifestOf(name);
+      const reference = there && movableReference(there);
+      if (there === undefined || reference === undefined)
+        return await infoOf(await ensure(name, progress, dockerConfig));
+      return await infoOf(await refresh(there, reference, accessFor(dockerConfig), usersOf, progress));
+    },
     importImage: async (request, input, progress) => {
       await using scratch = await stagingTree("import");
       if (request.name !== undefined && (await exists(imageFiles(checkImageName(request.name)).manifest)))
@@ -288,8 +319,8 @@ export const imageService = (options: ImageServiceOptions = {}, cache: BlobCache
       const bundle = await packImage(manifest, rootfsOf(manifest), folder, staging.path, progress);
       return { path: bundle.path, entry: entryOf(manifest, bundle) };
     },
-    ensure: async (text, progress) => {
-      const manifest = await ensure(text, progress);
+    ensure: async (text, progress, dockerConfig) => {
+      const manifest = await ensure(text, progress, dockerConfig);
       const { name, rootfs, init, boot, source } = manifest;
       return { name, digest: rootfs.sha256, rootfs: rootfsOf(manifest), init, boot, isContainer: isContainer(source) };
     },
@@ -335,10 +366,4 @@ const taken = (name: string): BangerError =>
   new BangerError("IMAGE_EXISTS", `there is an image ${name} already, or one is being made`, {
     hint: `choose another name with --name, or remove it first: banger image delete ${name}`,
     details: { name },
-  });
-
-const inUse = (name: string, usedBy: readonly string[]): BangerError =>
-  new BangerError("IMAGE_IN_USE", `the image ${name} is used by ${usedBy.join(", ")}`, {
-    hint: `delete them first: banger vm delete ${usedBy.join(" ")}`,
-    details: { name, usedBy },
   });

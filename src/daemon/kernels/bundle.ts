@@ -4,13 +4,19 @@ import { join } from "node:path";
 import type { BundleSource } from "../../contract/bundles.ts";
 import { type KernelManifest, kernelManifestSchema } from "../../contract/kernels.ts";
 import type { Progress } from "../../contract/progress.ts";
-import { fetchBundle, invalid, type PackedBundle, packBundle, type Unpacked } from "../artifacts/bundle.ts";
+import {
+  fetchBundle,
+  invalid,
+  MANIFEST,
+  type PackedBundle,
+  packBundle,
+  readBundleManifest,
+  type Unpacked,
+} from "../artifacts/bundle.ts";
 import type { DownloadOptions } from "../artifacts/download.ts";
 import { kernelDigest } from "./assemble.ts";
 import { inspectElf } from "./elf.ts";
 
-const MANIFEST = "manifest.json";
-const MOST_MANIFEST = 8 * 1024 * 1024;
 /** No kernel with its modules is near this, in bytes. */
 export const MOST_UNPACKED = 8 * 1024 ** 3;
 
@@ -44,7 +50,7 @@ export const finishBundle = async (
   files: ReadonlyMap<string, Unpacked>,
   { name, description, source }: About,
 ): Promise<void> => {
-  const manifest = await readManifest(url, join(folder, MANIFEST), files.get(MANIFEST));
+  const manifest = await readBundleManifest(url, folder, files, (data) => kernelManifestSchema.parse(data));
   for (const needed of ["vmlinux", "modules.ext4", "boot-modules/order"])
     if (!files.has(needed)) throw invalid(url, `it lacks ${needed}`);
   const described = new Map(manifest.files.map((record) => [record.path, record]));
@@ -60,16 +66,6 @@ export const finishBundle = async (
   inspectElf(await readFile(join(folder, "vmlinux")));
   const installed: KernelManifest = { ...manifest, name, description, source };
   await writeFile(join(folder, MANIFEST), `${JSON.stringify(installed, undefined, 2)}\n`);
-};
-
-const readManifest = async (url: string, path: string, file: Unpacked | undefined): Promise<KernelManifest> => {
-  if (file === undefined) throw invalid(url, `it lacks ${MANIFEST}`);
-  if (file.size > MOST_MANIFEST) throw invalid(url, `its manifest has ${file.size} bytes`);
-  try {
-    return kernelManifestSchema.parse(JSON.parse(await readFile(path, "utf8")));
-  } catch (error) {
-    throw invalid(url, "its manifest cannot be read", error);
-  }
 };
 
 /**

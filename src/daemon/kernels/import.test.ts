@@ -137,7 +137,7 @@ test("a kernel goes through a bundle and a catalog of the user's own, and comes 
   );
   const service = kernels([catalog]);
   assert.ok((await service.available()).some(({ name, installed }) => name === "copy" && !installed));
-  const pulled = await service.pull("copy", silentProgress());
+  const pulled = await service.pull({ name: "copy" }, silentProgress());
   assert.deepEqual(
     [pulled.description, pulled.source.type, pulled.digest],
     ["from a bundle", "bundle", (await service.show("origin")).digest],
@@ -149,7 +149,7 @@ test("a kernel goes through a bundle and a catalog of the user's own, and comes 
     "override.json",
     JSON.stringify({ version: 1, kernels: [{ ...entry, name: "debian-bookworm-cloud" }] }),
   );
-  const mine = await kernels([override]).pull("debian-bookworm-cloud", silentProgress());
+  const mine = await kernels([override]).pull({ name: "debian-bookworm-cloud" }, silentProgress());
   assert.equal(mine.source.type, "bundle");
 });
 
@@ -162,11 +162,14 @@ test("sources are tried in order, and when none will do each is named", async ()
   const gone = { ...good, url: pathToFileURL(join(work, `gone-${good.sha256}.tar.zst`)).href };
   const catalogWith = (name: string, sources: unknown[]) =>
     put(`${name}.json`, JSON.stringify({ version: 1, kernels: [{ name, description: "", sources }] }));
-  await kernels([await catalogWith("second", [gone, good])]).pull("second", silentProgress());
-  await assert.rejects(kernels([await catalogWith("neither", [gone, gone])]).pull("neither", silentProgress()), {
-    code: "DOWNLOAD_FAILED",
-    message: /none of 2 sources would do: .*gone-.*; .*gone-/,
-  });
+  await kernels([await catalogWith("second", [gone, good])]).pull({ name: "second" }, silentProgress());
+  await assert.rejects(
+    kernels([await catalogWith("neither", [gone, gone])]).pull({ name: "neither" }, silentProgress()),
+    {
+      code: "DOWNLOAD_FAILED",
+      message: /none of 2 sources would do: .*gone-.*; .*gone-/,
+    },
+  );
 });
 
 test("a bundle whose manifest lies is refused", async () => {

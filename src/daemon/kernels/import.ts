@@ -7,7 +7,7 @@ import type { ImportKernel } from "../../contract/kernels.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { exists } from "../../host/files.ts";
 import { unpackBundle } from "../artifacts/bundle.ts";
-import { assembleKernel, copyModules } from "./assemble.ts";
+import { type Assembly, assembleKernel, copyModules } from "./assemble.ts";
 import { finishBundle, isKernelFile, MOST_UNPACKED } from "./bundle.ts";
 import { extractVmlinux, isBzImage } from "./bzimage.ts";
 import { isElf } from "./elf.ts";
@@ -28,16 +28,43 @@ export const importKernel = async (request: ImportKernel, folder: string, progre
     description: request.description ?? `imported from ${basename(path)}`,
     source: { type: "import", from: path } as const,
   };
-  if (!found.isDirectory() && path.endsWith(".tar.zst")) return await importBundle(path, folder, about, progress);
-  const image = found.isDirectory() ? await kernelIn(path) : path;
-  if ((await stat(image)).size > MOST_KERNEL) throw notKernel(image, "it is larger than any kernel");
-  const kernel = await readFile(image);
-  const modules = await modulesOf(request, found.isDirectory(), kernel);
+  if (found.isDirectory())
+    return await kernelOfFolder({ path, called: path, modules: request.modules, about }, folder, progress);
+  if (path.endsWith(".tar.zst")) return await importBundle(path, folder, about, progress);
+  await kernelOfFile({ path, called: path, modules: request.modules, about }, folder, progress);
+};
+
+type Found = {
+  path: string;
+  /** In messages. */
+  called: string;
+  /** Folder of modules that was named. */
+  modules?: string | undefined;
+  about: Assembly["about"];
+};
+
+/** Fills `folder` with the one kernel that a folder holds, and the modules beside it. */
+export const kernelOfFolder = async (found: Found, folder: string, progress: Progress): Promise<void> => {
+  const name = await kernelIn(found.path, found.called);
+  const file = { ...found, path: join(found.path, name), called: join(found.called, name) };
+  await kernelOfFile(file, folder, progress, found.path);
+};
+
+/** @param beside a folder in which modules may lie that were not named */
+const kernelOfFile = async (
+  { path, called, modules: named, about }: Found,
+  folder: string,
+  progress: Progress,
+  beside?: string,
+): Promise<void> => {
+  if ((await stat(path)).size > MOST_KERNEL) throw notKernel(called, "it is larger than any kernel");
+  const kernel = await readFile(path);
+  const modules = await modulesOf(named, beside, kernel);
   const tree = join(folder, "tree");
   if (modules !== undefined) await copyModules(modules.path, modules.release, tree);
   await assembleKernel({
     kernel,
-    from: image,
+    from: called,
     modules: modules === undefined ? undefined : { tree },
     about,
     folder,
@@ -60,37 +87,54 @@ const statOf = async (path: string) => {
 /** What kernels are called, the better ones first: an ELF kernel needs no unpacking. */
 const KERNEL_NAMES = [/^vmlinux$/, /^vmlinux-/, /^bzImage$/, /^vmlinuz$/, /^vmlinuz-/];
 
-const kernelIn = async (folder: string): Promise<string> => {
-  const names = await readdir(folder);
-  for (const pattern of KERNEL_NAMES) {
-    const [found, another] = names.filter((name) => pattern.test(name)).sort();
-    if (found === undefined) continue;
-    if (another !== undefined)
-      throw notKernel(folder, `it holds several kernels, ${found} and ${another}`, "name the one that you mean");
-    return join(folder, found);
+/** Whether a file is called as a kernel is. */
+export const isKernelName = (name: string): boolean => KERNEL_NAMES.some((pattern) => pattern.test(name));
+
+/** The kernel in a folder, or in the `boot` of a root file system, as a path below it. */
+const kernelIn = async (folder: string, called: string): Promise<string> => {
+  for (const below of ["", "boot"]) {
+    const names = await filesIn(join(folder, below));
+    for (const pattern of KERNEL_NAMES) {
+      const [found, another] = names.filter((name) => pattern.test(name)).sort();
+      if (found === undefined) continue;
+      if (another !== undefined)
+        throw notKernel(called, `it holds several kernels, ${found} and ${another}`, "name the one that you mean");
+      return join(below, found);
+    }
   }
-  throw notKernel(folder, "it holds no file vmlinux, bzImage or vmlinuz");
+  throw notKernel(called, "it holds no file vmlinux, bzImage or vmlinuz, nor does a folder boot in it");
 };
 
-/** Folder of the kernel's modules: the one that was named, else one beside the kernel. */
+/** Names of what is no folder; none where there is no such folder. */
+const filesIn = async (folder: string): Promise<string[]> => {
+  try {
+    const entries = await readdir(folder, { withFileTypes: true });
+    return entries.filter((entry) => !entry.isDirectory()).map((entry) => entry.name);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return [];
+    throw error;
+  }
+};
+
+/** Folder of the kernel's modules: the one that was named, else one in `beside`. */
 const modulesOf = async (
-  { path, modules }: ImportKernel,
-  isFolder: boolean,
+  named: string | undefined,
+  beside: string | undefined,
   kernel: Buffer,
 ): Promise<{ path: string; release: string } | undefined> => {
-  if (modules === undefined && !isFolder) return undefined;
+  if (named === undefined && beside === undefined) return undefined;
   const vmlinux = isElf(kernel) ? kernel : isBzImage(kernel) ? await extractVmlinux(kernel) : undefined;
   const release = vmlinux === undefined ? undefined : releaseOf(vmlinux);
   // Said better by whoever looks at the kernel next.
   if (release === undefined) return undefined;
-  if (modules === undefined) {
-    for (const below of [`lib/modules/${release}`, `modules/${release}`, "modules"])
-      if (await exists(join(path, below, "modules.builtin"))) return { path: join(path, below), release };
-    return undefined;
-  }
-  for (const candidate of [modules, join(modules, release), join(modules, "lib/modules", release)])
-    if (await exists(join(candidate, "modules.builtin"))) return { path: candidate, release };
-  throw new BangerError("KERNEL_CORRUPT", `${modules} holds no modules of the kernel ${release}`, {
+  const below = [`lib/modules/${release}`, `usr/lib/modules/${release}`, `modules/${release}`, "modules"];
+  const candidates =
+    named === undefined
+      ? below.map((path) => join(beside ?? "", path))
+      : [named, join(named, release), join(named, "lib/modules", release)];
+  for (const path of candidates) if (await exists(join(path, "modules.builtin"))) return { path, release };
+  if (named === undefined) return undefined;
+  throw new BangerError("KERNEL_CORRUPT", `${named} holds no modules of the kernel ${release}`, {
     hint: `name the folder .../lib/modules/${release}, the one with modules.builtin in it`,
   });
 };

@@ -30,6 +30,9 @@ export const makeModulesDisk = async (
   }
 };
 
+/** Of all files: what depmod makes would be of this moment, and the disk another one each time. */
+const MADE = { seconds: 1_700_000_000, nanoseconds: 0 };
+
 const copyFolder = async (folder: string, below: string, writer: Ext4Writer, signal: AbortSignal): Promise<void> => {
   for (const name of (await readdir(folder)).sort()) {
     throwIfAborted(signal);
@@ -41,7 +44,7 @@ const copyFolder = async (folder: string, below: string, writer: Ext4Writer, sig
       mode: stats.isDirectory() ? 0o755 : 0o644,
       uid: 0,
       gid: 0,
-      mtime: { seconds: Math.floor(stats.mtimeMs / 1000), nanoseconds: 0 },
+      mtime: MADE,
     };
     if (stats.isDirectory()) {
       writer.directory(path, attributes);

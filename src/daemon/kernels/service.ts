@@ -1,7 +1,6 @@
 /** Kernels: front door. What is installed is what `kernels/` in the state folder holds (artifacts/published.ts). */
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { pathToFileURL } from "node:url";
 import type { Available } from "../../contract/images.ts";
 import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
 import {
@@ -10,18 +9,25 @@ import {
   type KernelInfo,
   type KernelManifest,
   kernelManifestSchema,
+  type KernelSource,
+  type PullKernel,
 } from "../../contract/kernels.ts";
-import { isName, quoted } from "../../contract/names.ts";
+import { checkName, isName, quoted } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { catalogFile, kernelFiles, kernelsFolder } from "../../host/paths.ts";
+import { type BlobCache, blobCache } from "../../oci/blob-cache.ts";
+import { checkReference, type Reference } from "../../oci/reference.ts";
+import type { RegistryOptions } from "../../oci/registry/client.ts";
 import { fromFirstSource, readCatalogs } from "../artifacts/catalog.ts";
 import { installedNames, manifestReader, publish, unpublish } from "../artifacts/published.ts";
+import { digestInRegistry, type RegistryAccess } from "../artifacts/registry.ts";
 import { singleFlight } from "../artifacts/single-flight.ts";
 import { stagingTree } from "../artifacts/staging.ts";
-import type { PackedBundle } from "../artifacts/bundle.ts";
+import { entryOf, type PackedBundle } from "../artifacts/bundle.ts";
 import { buildDebianKernel } from "./build.ts";
 import { installKernelBundle, packKernel } from "./bundle.ts";
+import { installKernelImage } from "./container.ts";
 import { importKernel } from "./import.ts";
 import { ensureInitramfs } from "./initramfs.ts";
 
@@ -32,6 +38,8 @@ export type KernelServiceOptions = {
   catalog?: string | undefined;
   /** `catalogs` of the config: files of the user's own. */
   catalogs?: readonly string[] | undefined;
+  /** How registries are reached; read at each pull. */
+  registry?: RegistryOptions | undefined;
 };
 
 /** What a VM is booted with. */
@@ -52,8 +60,11 @@ export type KernelService = {
   available(): Promise<Available[]>;
   /** @throws KERNEL_NOT_FOUND */
   show(name: string): Promise<KernelInfo>;
-  /** Fetches and installs a kernel of the catalog; one that is installed is left as it is. */
-  pull(name: string, progress: Progress): Promise<KernelInfo>;
+  /**
+   * Fetches and installs a kernel of the catalog, or of an image; one that is installed is left as it is.
+   * @throws KERNEL_EXISTS when the name is another kernel's
+   */
+  pull(request: PullKernel, progress: Progress): Promise<KernelInfo>;
   /**
    * Installs a kernel of the user's own.
    * @throws KERNEL_EXISTS, KERNEL_CORRUPT, BUNDLE_INVALID, FILE_NOT_FOUND
@@ -66,7 +77,7 @@ export type KernelService = {
    */
   export(name: string, folder: string, progress: Progress): Promise<PackedBundle & { entry: KernelCatalogEntry }>;
   /** The kernel for a boot, pulled first when it has to be. One stat when it is there. */
-  ensure(name: string, progress: Progress): Promise<BootKernel>;
+  ensure(name: string, progress: Progress, dockerConfig?: string): Promise<BootKernel>;
   /**
    * Cheap check before a boot: all files have their sizes.
    * @throws KERNEL_CORRUPT, KERNEL_NOT_FOUND
@@ -81,7 +92,7 @@ export type KernelService = {
   delete(name: string, usedBy: readonly string[]): Promise<void>;
 };
 
-export const kernelService = (options: KernelServiceOptions = {}): KernelService => {
+export const kernelService = (options: KernelServiceOptions = {}, cache: BlobCache = blobCache()): KernelService => {
   const flights = singleFlight<KernelManifest>();
   const manifests = manifestReader(
     (data) => kernelManifestSchema.parse(data),
@@ -108,34 +119,80 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
     return manifest;
   };
 
-  const install = (name: string, progress: Progress): Promise<KernelManifest> =>
+  const accessFor = (dockerConfig: string | undefined): RegistryAccess => ({
+    options: options.registry,
+    cache,
+    dockerConfig,
+  });
+  const fill = async (
+    entry: KernelCatalogEntry,
+    source: KernelSource,
+    folder: string,
+    access: RegistryAccess,
+    progress: Progress,
+  ): Promise<void> => {
+    if (source.type === "bundle") return await installKernelBundle(entry, source, folder, progress);
+    if (source.type === "oci") return await installKernelImage(entry, source.reference, folder, access, progress);
+    await buildDebianKernel({ entry, source, debianMirror: options.debianMirror, folder, progress });
+  };
+
+  /** Installs a kernel that is not there yet from the first of its sources that will do. */
+  const install = (
+    name: string,
+    progress: Progress,
+    access: RegistryAccess,
+    entryFor: () => Promise<KernelCatalogEntry>,
+  ): Promise<KernelManifest> =>
     flights.run(name, progress, async (shared) => {
       const there = await manifestOf(name);
       if (there) return there;
-      const entry = (await catalog()).find((candidate) => candidate.name === name);
-      if (!entry) throw await notFound(name, "banger kernel list --available");
-      await buildFromSources(entry, options.debianMirror, shared);
+      const entry = await entryFor();
+      await fromFirstSource(entry.sources, shared, async (source) => {
+        await using staging = await stagingTree("kernel");
+        await fill(entry, source, staging.path, access, shared);
+        await publish(staging.path, kernelFiles(name).folder);
+      });
       const made = await manifestOf(name);
       if (!made) throw new BangerError("INTERNAL", `the kernel ${name} vanished while it was installed`);
       return made;
     });
 
+  const entryOfCatalog = async (name: string): Promise<KernelCatalogEntry> => {
+    const entry = (await catalog()).find((candidate) => candidate.name === name);
+    if (!entry) throw await notFound(name, "banger kernel list --available");
+    return entry;
+  };
+
+  const pullFromRegistry = async (
+    name: string,
+    { name: reference }: Reference,
+    access: RegistryAccess,
+    progress: Progress,
+  ): Promise<KernelManifest> => {
+    const there = await manifestOf(name);
+    if (there) await checkSameImage(there, reference, access, progress);
+    const description = `${reference} of its registry`;
+    const made = await install(name, progress, access, async () => ({
+      name,
+      description,
+      sources: [{ type: "oci", reference }],
+    }));
+    if (made.source.type !== "oci" || made.source.reference !== reference) throw taken(name);
+    return made;
+  };
+
   const importOne = (request: ImportKernel, progress: Progress): Promise<KernelManifest> =>
     flights.run(request.name, progress, async (shared) => {
       const { name } = request;
-      if (await exists(kernelFiles(name).manifest))
-        throw new BangerError("KERNEL_EXISTS", `there is a kernel ${name} already`, {
-          hint: `choose another name, or delete it first: banger kernel delete ${name}`,
-          details: { name },
-        });
+      if (await exists(kernelFiles(name).manifest)) throw taken(name);
       await using staging = await stagingTree("kernel");
       await importKernel(request, staging.path, shared);
       await publish(staging.path, kernelFiles(name).folder);
       return await needManifest(name);
     });
 
-  const ensure = async (name: string, progress: Progress): Promise<KernelManifest> =>
-    (await manifestOf(name)) ?? (await install(name, progress));
+  const ensure = async (name: string, progress: Progress, dockerConfig?: string): Promise<KernelManifest> =>
+    (await manifestOf(name)) ?? (await install(name, progress, accessFor(dockerConfig), () => entryOfCatalog(name)));
 
   return {
     list: async () => {
@@ -155,19 +212,20 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
       );
     },
     show: async (name) => infoOf(await needManifest(name)),
-    pull: async (name, progress) => infoOf(await ensure(name, progress)),
+    pull: async ({ name, reference, dockerConfig }, progress) => {
+      if (reference === undefined) return await infoOf(await ensure(name, progress, dockerConfig));
+      checkName(name, "kernel name");
+      return await infoOf(await pullFromRegistry(name, checkReference(reference), accessFor(dockerConfig), progress));
+    },
     import: async (request, progress) => infoOf(await importOne(request, progress)),
     export: async (name, folder, progress) => {
       const manifest = await needManifest(name);
       await checkSizes(manifest);
       const packed = await packKernel(kernelFiles(name).folder, manifest, folder, progress);
-      const { path, sha256, size, unpacked } = packed;
-      const url = pathToFileURL(path).href;
-      const { description } = manifest;
-      return { ...packed, entry: { name, description, sources: [{ type: "bundle", url, sha256, size, unpacked }] } };
+      return { ...packed, entry: entryOf(manifest, packed) };
     },
-    ensure: async (name, progress) => {
-      const { digest, release } = await ensure(name, progress);
+    ensure: async (name, progress, dockerConfig) => {
+      const { digest, release } = await ensure(name, progress, dockerConfig);
       const { vmlinux, bzImage, modules } = kernelFiles(name);
       return { name, digest, release, vmlinux, bzImage, modules };
     },
@@ -184,6 +242,30 @@ export const kernelService = (options: KernelServiceOptions = {}): KernelService
       await unpublish(kernelFiles(name).folder);
     },
   };
+};
+
+const taken = (name: string): BangerError =>
+  new BangerError("KERNEL_EXISTS", `there is a kernel ${name} already`, {
+    hint: `choose another name, or delete it first: banger kernel delete ${name}`,
+    details: { name },
+  });
+
+/**
+ * For an installed kernel that is to be pulled again.
+ * @throws KERNEL_EXISTS when it is not of that image, or the image's tag has moved since
+ */
+const checkSameImage = async (
+  { name, source }: KernelManifest,
+  reference: string,
+  access: RegistryAccess,
+  progress: Progress,
+): Promise<void> => {
+  if (source.type !== "oci" || source.reference !== reference) throw taken(name);
+  if ((await digestInRegistry(reference, access, progress)) === source.digest) return;
+  throw new BangerError("KERNEL_EXISTS", `the kernel ${name} is of an earlier ${reference}`, {
+    hint: `get the new one: banger kernel delete ${name} && banger kernel pull ${reference} --name ${name}`,
+    details: { name, digest: source.digest },
+  });
 };
 
 const checkSizes = async ({ name, files }: KernelManifest): Promise<void> => {
@@ -232,17 +314,3 @@ const infoOf = async (manifest: KernelManifest): Promise<KernelInfo> => {
     createdAt: manifest.createdAt,
   };
 };
-
-/** Installs an entry of the catalog from the first of its sources that will do. */
-const buildFromSources = (
-  entry: KernelCatalogEntry,
-  debianMirror: string | undefined,
-  progress: Progress,
-): Promise<void> =>
-  fromFirstSource(entry.sources, progress, async (source) => {
-    await using staging = await stagingTree("kernel");
-    const folder = staging.path;
-    if (source.type === "bundle") await installKernelBundle(entry, source, folder, progress);
-    else await buildDebianKernel({ entry, source, debianMirror, folder, progress });
-    await publish(folder, kernelFiles(entry.name).folder);
-  });

@@ -225,8 +225,8 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     // What could never start is not made.
     checkOwnMemory(wanted.memory, await hostRoom(roots().state), request.force ?? false);
     const [image] = await Promise.all([
-      services.images.ensure(wanted.image, progress),
-      services.kernels.ensure(wanted.kernel, progress),
+      services.images.ensure(wanted.image, progress, request.dockerConfig),
+      services.kernels.ensure(wanted.kernel, progress, request.dockerConfig),
     ]);
     const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
     if (named(name)) throw nameTaken(name);

@@ -462,6 +462,19 @@ test("a bomb in a bomb is a file like others", async () => {
   );
 });
 
+for (const [program, magic] of [
+  ["xz", "fd377a585a000004e6d6b446"],
+  ["bzip2", "425a683931415926"],
+] as const) {
+  test(`a layer packed with ${program}, which OCI does not know, is refused by its name and with what to do`, async () => {
+    await assert.rejects(merge([Buffer.from(magic, "hex")]), {
+      code: "IMAGE_REFUSED",
+      message: new RegExp(`^layer 1 of 1 \\(sha256:0\\) is refused: it is packed with ${program}, `),
+      hint: /skopeo copy --dest-compress-format zstd/,
+    });
+  });
+}
+
 const packings = { gzip: gzipSync, zstd: zstdCompressSync, none: (bytes: Buffer) => bytes };
 for (const [name, pack] of Object.entries(packings)) {
   const whole = pack(

@@ -120,7 +120,10 @@ const explain = (error: unknown, label: string, last: string | undefined): unkno
       : ` (at or after ${JSON.stringify(Buffer.from(last, "latin1").toString("utf8").slice(0, 200))})`;
   return error.kind === "refused"
     ? new BangerError("IMAGE_REFUSED", `${label} is refused: ${error.message}${after}`, {
-        hint: "banger unpacks nothing that could not be an ordinary image; ask whoever made it",
+        hint:
+          error.program === undefined
+            ? "banger unpacks nothing that could not be an ordinary image; ask whoever made it"
+            : "have it packed anew: skopeo copy --dest-compress-format zstd docker://IMAGE oci:FOLDER, then banger image import FOLDER",
         cause: error,
       })
     : new BangerError("IMAGE_CORRUPT", `${label} is damaged: ${error.message}${after}`, {

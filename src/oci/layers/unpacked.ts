@@ -24,12 +24,14 @@ export const packingOf = (head: Uint8Array): Packing => {
   // A skippable frame may come first.
   if (head[0] !== undefined && (head[0] & 0xf0) === 0x50 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18)
     return "zstd";
-  if (begins(0x42, 0x5a, 0x68))
-    throw new TarError("refused", "it is packed with bzip2, and only gzip and zstd are known");
-  if (begins(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00))
-    throw new TarError("refused", "it is packed with xz, and only gzip and zstd are known");
+  if (begins(0x42, 0x5a, 0x68)) throw unknownPacking("bzip2");
+  if (begins(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00)) throw unknownPacking("xz");
   return "none";
 };
+
+/** OCI's specification knows layers packed with gzip, with zstd, and not at all. */
+const unknownPacking = (program: string): TarError =>
+  new TarError("refused", `it is packed with ${program}, and only gzip and zstd are known`, program);
 
 export type UnpackOptions = {
   signal: AbortSignal;

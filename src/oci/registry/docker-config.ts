@@ -1,5 +1,4 @@
 /** Credentials as `docker login` leaves them: in its config file, or with a helper program that it names. */
-import { homedir } from "node:os";
 import * as z from "zod/mini";
 import { BangerError } from "../../contract/errors.ts";
 import { readFileIfThere } from "../../host/files.ts";
@@ -46,7 +45,7 @@ export type CredentialStore = {
   find(registry: string, signal: AbortSignal): Promise<Credentials | undefined>;
 };
 
-export const dockerCredentials = (path = dockerConfigFile(homedir(), process.env.DOCKER_CONFIG)): CredentialStore => ({
+export const dockerCredentials = (path = dockerConfigFile()): CredentialStore => ({
   find: async (registry, signal) => {
     const config = await readConfig(path);
     if (!config) return undefined;

@@ -2,7 +2,8 @@
 import type { FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BangerError } from "../../contract/errors.ts";
-import { abortError, type Progress, throwIfAborted } from "../../contract/progress.ts";
+import { abortError, throwIfAborted } from "../../contract/progress.ts";
+import { hashPresent } from "../../host/digest.ts";
 import type { Fetch } from "../blob-cache.ts";
 import { hasherOf } from "../digest.ts";
 import type { Descriptor } from "../manifest.ts";
@@ -16,7 +17,7 @@ export const downloader =
   async ({ file }, progress) => {
     const { attempts = 4, pause = 500 } = options;
     let hash = hasherOf(blob.digest);
-    let have = await hashPresent(file, blob.size, hash, progress);
+    let have = await hashPresent(file, hash, blob.size, progress.signal);
     let barren = 0;
     while (have < blob.size || blob.size === 0) {
       const before = have;
@@ -69,30 +70,6 @@ export const downloader =
       },
     );
   };
-
-/** What an earlier download left. */
-const hashPresent = async (
-  file: FileHandle,
-  most: number,
-  hash: ReturnType<typeof hasherOf>,
-  progress: Progress,
-): Promise<number> => {
-  const { size } = await file.stat();
-  if (size > most) {
-    await file.truncate(0);
-    return 0;
-  }
-  const buffer = Buffer.allocUnsafeSlow(1024 * 1024);
-  let at = 0;
-  while (at < size) {
-    throwIfAborted(progress.signal);
-    const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
-    if (bytesRead === 0) break;
-    hash.update(buffer.subarray(0, bytesRead));
-    at += bytesRead;
-  }
-  return at;
-};
 
 const writeAll = async (file: FileHandle, chunk: Buffer, position: number): Promise<void> => {
   let done = 0;

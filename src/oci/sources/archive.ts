@@ -53,7 +53,10 @@ export const openArchiveImage = async (
       error.kind === "corrupt" ? "IMAGE_CORRUPT" : "IMAGE_REFUSED",
       `${options.name} cannot be imported: ${error.message}`,
       {
-        hint: "give an OCI layout, what `docker save` writes, or the tar archive of a root file system",
+        hint:
+          error.program === undefined
+            ? "give an OCI layout, what `docker save` writes, or the tar archive of a root file system"
+            : `unpack it on the way: ${error.program} -dc ${options.name === "-" ? "FILE" : options.name} | banger image import - --name NAME`,
         cause: error,
       },
     );

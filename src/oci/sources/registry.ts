@@ -85,7 +85,11 @@ export const openRegistryImage = async (
   }
 };
 
-const findManifest = async (
+/**
+ * The manifest that a reference stands for on a platform, through the lists that lead to it.
+ * @throws IMAGE_NOT_FOUND, IMAGE_PLATFORM, IMAGE_REFUSED, REGISTRY_…
+ */
+export const findManifest = async (
   reference: Reference,
   registry: RegistryClient,
   platform: Platform,
