@@ -26,15 +26,21 @@ export type Registry = AsyncDisposable & {
   certificate: string;
 };
 
+/** Puts `cert.pem`, signed by nobody else, and `key.pem` into a folder. */
+export const makeCertificate = async (folder: string, address: string): Promise<void> => {
+  await run("openssl", [
+    ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", `/CN=${address}`],
+    ...["-addext", `subjectAltName=IP:${address}`],
+    ...["-keyout", join(folder, "key.pem"), "-out", join(folder, "cert.pem")],
+  ]);
+};
+
 export const startRegistry = async ({ tls = false }: { tls?: boolean } = {}): Promise<Registry> => {
   const folder = await mkdtemp(join(tmpdir(), "banger-registry-"));
   const certificate = join(folder, "cert.pem");
   await writeFile(join(folder, "htpasswd"), HTPASSWD);
   if (tls) {
-    await run("openssl", [
-      ...["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"],
-      ...["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", join(folder, "key.pem"), "-out", certificate],
-    ]);
+    await makeCertificate(folder, "127.0.0.1");
   }
   await mkdir(join(folder, "data"));
   await writeFile(

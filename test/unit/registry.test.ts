@@ -4,6 +4,7 @@ import { execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +19,14 @@ import { blobsFolder, imageFiles, imagesFolder, partialBlobsFolder, stagingFolde
 import { dockerCredentials } from "../../src/oci/registry/docker-config.ts";
 import { assertClean, listTree } from "../support/ext4-judge.ts";
 import { type Blob, writeLayout } from "../support/oci-layout.ts";
-import { dockerConfig, type FaultyProxy, type Registry, startFaultyProxy, startRegistry } from "../support/registry.ts";
+import {
+  dockerConfig,
+  type FaultyProxy,
+  makeCertificate,
+  type Registry,
+  startFaultyProxy,
+  startRegistry,
+} from "../support/registry.ts";
 import { tar } from "../support/tar-builder.ts";
 import { folderHolds, outputHolds } from "../support/wait.ts";
 
@@ -310,6 +318,28 @@ test("a certificate that nobody signed is refused, and taken for a registry that
   });
   await pull(name, service({ credentials: named, insecure: [`0.0.0.0:${port}`] }));
   await pull(`${secure.host}/team/app:1`, service({ credentials }));
+});
+
+test("a secure registry is not left for plain HTTP", async () => {
+  const own = join(folder, "authority");
+  await mkdir(own);
+  // An address of this machine that is not taken for the loopback.
+  await makeCertificate(own, "0.0.0.0");
+  const [key, cert] = await Promise.all(["key.pem", "cert.pem"].map((name) => readFile(join(own, name))));
+  const server = createSecureServer({ key, cert }, (_incoming, outgoing) =>
+    outgoing.writeHead(307, { location: `http://${proxy.host}/` }).end(),
+  );
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const name = `0.0.0.0:${(server.address() as AddressInfo).port}/x:1`;
+  try {
+    const worker = [join(import.meta.dirname, "../support/build-worker.ts"), "image", name];
+    const env = { ...process.env, NODE_EXTRA_CA_CERTS: join(own, "cert.pem") };
+    const ended = promisify(execFile)(process.execPath, worker, { env });
+    await assert.rejects(ended, { stdout: /"REGISTRY_ERROR".*redirects from HTTPS to plain HTTP/ });
+    assert.equal(proxy.requests.length, 0);
+  } finally {
+    await new Promise((resolve) => server.close(resolve));
+  }
 });
 
 test("redirects: not in circles, not to nowhere, and without the credentials to another host", async () => {
