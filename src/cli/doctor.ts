@@ -49,7 +49,7 @@ const lookAtAll = async (): Promise<Finding[]> => {
     ...stateChecks(config, error),
     ...folderChecks,
     ...sshChecks(config),
-    ...nameChecks,
+    ...nameChecks(config),
     ...guestChecks,
     ...leftoverChecks,
   ];

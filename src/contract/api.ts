@@ -59,6 +59,8 @@ const nothing = z.strictObject({});
 const startRequest = z.strictObject({ force: z.optional(z.boolean()) });
 const stopRequest = z.strictObject({ timeout: z.optional(z.number().check(z.int(), z.positive())) });
 
+const offeredSchema = z.object({ address: z.string(), problem: z.optional(z.string()) });
+
 export const daemonStatusSchema = z.object({
   version: z.string(),
   build: z.string(),
@@ -69,6 +71,9 @@ export const daemonStatusSchema = z.object({
   memory: z.number(),
   vms: z.number(),
   running: z.number(),
+  /** Where names below .vm are answered, and VMs' web servers reached by name; `problem`: why they are not. */
+  dns: z.optional(offeredSchema),
+  web: z.optional(offeredSchema),
 });
 export type DaemonStatus = z.infer<typeof daemonStatusSchema>;
 

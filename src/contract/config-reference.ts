@@ -111,6 +111,18 @@ export const configReference: readonly ConfigKey[] = [
     what: "user: outgoing connections; none: no network card",
   },
   {
+    key: "network.dns",
+    example: 'dns = "127.0.0.1:42069"',
+    fallback: "127.0.0.1:42069",
+    what: "where names below .vm are answered; off: nowhere",
+  },
+  {
+    key: "network.web",
+    example: 'web = "127.0.0.1:8042"',
+    fallback: "off",
+    what: "where http://PORT.NAME.localhost leads to a VM's server: its port goes behind that address",
+  },
+  {
     key: "templates.enabled",
     example: "enabled = false",
     fallback: "true",

@@ -1,6 +1,6 @@
 /** `config.toml`: its keys and what they may hold. Every key is optional. */
 import * as z from "zod/mini";
-import { isName, parseDuration, parseSize } from "./names.ts";
+import { isName, parseDuration, parseListen, parseSize } from "./names.ts";
 import { networkModes } from "./vms.ts";
 
 const isSize = (text: string): boolean => {
@@ -30,6 +30,10 @@ const isRegistry = (text: string): boolean =>
   /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::\d{1,5})?$/i.test(text);
 const registryRule = "must be a registry such as docker.io or localhost:5000, without http://";
 const registry = z.string(registryRule).check(z.refine(isRegistry, registryRule));
+const listenRule = 'must be "off", or a loopback address with a port such as "127.0.0.1:42069"';
+const listenAddress = z
+  .string(listenRule)
+  .check(z.refine((text) => text === "off" || parseListen(text) !== undefined, listenRule));
 /** `~user` and relative paths would mean something else in another folder or for another user. */
 const userPath = z
   .string("must be a path")
@@ -98,7 +102,17 @@ export const configSchema = z.strictObject({
       "must be a table",
     ),
   ),
-  network: z.optional(z.strictObject({}, "must be a table")),
+  network: z.optional(
+    z.strictObject(
+      {
+        /** Where names below `.vm` are answered. */
+        dns: z.optional(listenAddress),
+        /** Where `PORT.NAME.localhost` leads to a VM's server. */
+        web: z.optional(listenAddress),
+      },
+      "must be a table",
+    ),
+  ),
   file_sync: z.optional(
     z.array(
       z.strictObject(
@@ -124,12 +138,15 @@ const keysAt: Record<string, readonly string[]> = {
   "": Object.keys(configSchema.shape),
   vm_defaults: ["vcpu", "memory", "disk_size", "network"],
   templates: ["enabled", "max_count", "max_size"],
-  network: [],
+  network: ["dns", "web"],
   file_sync: ["host", "guest", "mode"],
 };
 
 /** Known keys of a table of the file, for suggestions. @param table `` for the top, else its name */
 export const configKeys = (table: string): readonly string[] => keysAt[table] ?? [];
+
+/** Port 0: any that is free. */
+export type ListenAddress = { address: string; port: number };
 
 export type ConfigOrigin = "config" | "host" | "built in";
 
@@ -162,6 +179,8 @@ export type Config = {
     diskSize: number;
     network: (typeof networkModes)[number];
   };
+  /** What is offered on this machine, and where; undefined: not at all. */
+  network: { dns: ListenAddress | undefined; web: ListenAddress | undefined };
   /** Saved VMs that others start from; the least recently used go first. `maxSize` is bytes on disk of all. */
   templates: { enabled: boolean; maxCount: number; maxSize: number };
   /** Copied into a VM at each start. `host` and `guest` are absolute, `guest` below /root; `mode` of each file, the owner is root. */

@@ -73,5 +73,14 @@ export const LABEL_KEY = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$/;
 /** Longest value of a label, in characters; control characters have no place in it. */
 export const LABEL_VALUE = /^\P{Cc}{0,255}$/u;
 
+/** `127.0.0.1:42069`, `[::1]:0`: a loopback address and a port; undefined for anything else. */
+export const parseListen = (text: string): { address: string; port: number } | undefined => {
+  const match = /^(?:(127(?:\.\d{1,3}){3})|\[(::1)\]):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  const address = match?.[1] ?? match?.[2];
+  const inRange = (address ?? "").split(".").every((part) => Number(part) <= 255 || part === "::1");
+  return address !== undefined && inRange && port <= 65535 ? { address, port } : undefined;
+};
+
 /** An IP address, without brackets; checked for more where it is used. */
 export const ADDRESS = /^[0-9A-Fa-f.:]{2,45}$/;

@@ -20,6 +20,7 @@ import { kernelService } from "./kernels/service.ts";
 import { releaseLocks, takeLock } from "./lock.ts";
 import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
+import { hostServices } from "./network/host-services.ts";
 import { openSettings } from "./settings.ts";
 import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
@@ -64,7 +65,7 @@ const serve = async (): Promise<void> => {
     onChange: async (config) => {
       log.info("config.toml has changed and is taken up");
       vms.settingsChanged();
-      await ssh.useKey(userKey(config));
+      await Promise.all([ssh.useKey(userKey(config)), offers.apply(config.network)]);
     },
     onInvalid: (error) => log.warn("config.toml has changed and is not valid: the settings before it stay", { error }),
   });
@@ -119,6 +120,8 @@ const serve = async (): Promise<void> => {
   const templates = templateService(services, () => settings.latest.templates);
   const vms = vmService(vmStore(database), services, async () => (await settings.current()).vmDefaults);
 
+  const offers = hostServices(log, vms);
+
   let server: Server | undefined;
   let ending = false;
   const shutdown = async (why: string) => {
@@ -127,6 +130,7 @@ const serve = async (): Promise<void> => {
     log.info("daemon ends, VMs go on", { why });
     if (server) stopAccepting(server);
     await Promise.all([operations.drain(), templates.close()]);
+    offers.close();
     vms.detachAll();
     database.close();
     await log.close();
@@ -150,6 +154,7 @@ const serve = async (): Promise<void> => {
       snapshots: snapshotService(vms, services),
       operations,
       identity: { version: version(), build: buildId(), startedAt: Date.now() },
+      offered: offers.offered,
       shutdown: () => void shutdown("asked to"),
       statsInterval: () => settings.latest.statsPollInterval,
     }),
@@ -160,6 +165,7 @@ const serve = async (): Promise<void> => {
     ending: () => ending,
   });
   await vms.adoptAll();
+  await offers.apply(settings.latest.network);
   await listenAt(server, daemonSocket());
   await announce({ ready: true });
   await notifyReady().catch((error: unknown) => log.warn("systemd was not told that the daemon is ready", { error }));

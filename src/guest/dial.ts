@@ -1,4 +1,5 @@
 /** Connections to servers in a guest. */
+import { Duplex } from "node:stream";
 import { BangerError } from "../contract/errors.ts";
 import { abortable } from "../contract/progress.ts";
 import type { GuestConnection } from "./connection.ts";
@@ -68,4 +69,33 @@ export const datagramDecoder = (onDatagram: (datagram: Uint8Array) => void): ((c
     }
     kept = rest.length === 0 ? rest : Buffer.from(rest);
   };
+};
+
+/** A stream to a server in the guest, as one object for what speaks with sockets. Destroying it ends the connection in the guest. */
+export const guestDuplex = (stream: GuestStream): Duplex => {
+  let failure: Error | undefined;
+  stream.result.catch((error: unknown) => {
+    failure = error instanceof Error ? error : new Error(String(error));
+  });
+  const duplex = new Duplex({
+    read: () => void stream.output.resume(),
+    write: (chunk: Buffer, _encoding, done) => void stream.input.write(chunk, done),
+    final: (done) => void stream.input.end(done),
+    destroy: (error, done) => {
+      stream.abort();
+      stream.output.resume();
+      done(error);
+    },
+  });
+  stream.output.on("data", (chunk: Buffer) => {
+    if (!duplex.destroyed && !duplex.push(chunk)) stream.output.pause();
+  });
+  // After a failure of the stream its outputs end too, and its result is known one microtask later.
+  stream.output.once("end", () =>
+    queueMicrotask(() => {
+      if (failure) duplex.destroy(failure);
+      else if (!duplex.destroyed) duplex.push(null);
+    }),
+  );
+  return duplex;
 };

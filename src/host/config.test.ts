@@ -63,6 +63,8 @@ enabled = false
 max_count = 2
 max_size = "3G"
 [network]
+dns = "127.0.0.2:53"
+web = "[::1]:8042"
 [[file_sync]]
 host = "~/.gitconfig"
 guest = "~/.gitconfig"
@@ -88,6 +90,10 @@ mode = "0644"
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);
       assert.deepEqual(config.templates, { enabled: false, maxCount: 2, maxSize: 3 * GiB });
+      assert.deepEqual(config.network, {
+        dns: { address: "127.0.0.2", port: 53 },
+        web: { address: "::1", port: 8042 },
+      });
       assert.deepEqual(config.registryMirrors, { "docker.io": ["https://mirror.example"] });
       assert.deepEqual(config.insecureRegistries, ["localhost:5000", "[::1]:80", "registry.lan"]);
       assert.deepEqual(config.catalogs, [join(homedir(), "catalog/images.json"), "/srv/kernels.json"]);
@@ -167,6 +173,12 @@ describe("errors name file, line and key", () => {
     ["a mirror that is none", 'registry_mirrors = { "x.y" = ["a"] }\n', /x\.y\[0\]` must be an http/, undefined],
     ["a relative catalog", 'catalogs = ["images.json"]\n', /`catalogs\[0\]` must be an absolute path/, undefined],
     ["a kernel's name", 'default_kernel_name = "My Kernel"\n', /must be the name of a kernel/, undefined],
+    [
+      "an address that others reach",
+      '[network]\nweb = "0.0.0.0:80"\n',
+      /`network\.web` must be "off", or a loopback/,
+      /8042/,
+    ],
     ["what is no TOML", 'log_level = "info"\nvmm = \n', /config\.toml line 2: /, undefined],
     ["a key given twice", 'vmm = "auto"\nvmm = "qemu"\n', /config\.toml line 2: /, undefined],
   ];

@@ -6,7 +6,7 @@ import * as z from "zod/mini";
 import { type Config, type ConfigFile, type ConfigOrigin, configKeys, configSchema } from "../contract/config.ts";
 import { configExample } from "../contract/config-reference.ts";
 import { BangerError, nearest } from "../contract/errors.ts";
-import { parseDuration, parseSize } from "../contract/names.ts";
+import { parseDuration, parseListen, parseSize } from "../contract/names.ts";
 import { readFileIfThere } from "./files.ts";
 import { configFile, sshKeyFile } from "./paths.ts";
 import { lineOfKey } from "./toml-lines.ts";
@@ -116,6 +116,7 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
   };
   const bytes = (text: string | undefined, what: string) => (text === undefined ? undefined : parseSize(text, what));
   const milliseconds = (text: string | undefined) => (text === undefined ? undefined : parseDuration(text));
+  const listen = (text: string) => (text === "off" ? undefined : parseListen(text));
   const vm = file.vm_defaults ?? {};
   return {
     logLevel: pick("log_level", file.log_level, "info" as const),
@@ -138,6 +139,10 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
       memory: pick("vm_defaults.memory", bytes(vm.memory, "memory size"), host.memory, "host"),
       diskSize: pick("vm_defaults.disk_size", bytes(vm.disk_size, "disk size"), 8 * GiB),
       network: pick("vm_defaults.network", vm.network, "user" as const),
+    },
+    network: {
+      dns: listen(pick("network.dns", file.network?.dns, "127.0.0.1:42069")),
+      web: listen(pick("network.web", file.network?.web, "off")),
     },
     templates: {
       enabled: pick("templates.enabled", file.templates?.enabled, true),

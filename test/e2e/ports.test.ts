@@ -1,9 +1,12 @@
 /** Ports of a VM on this machine: published as they are asked for, recorded, there after restarts, gone with the VM. */
 import assert from "node:assert/strict";
 import { createSocket } from "node:dgram";
+import { Resolver } from "node:dns/promises";
 import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { after, before, test } from "node:test";
+import type { DaemonStatus } from "../../src/contract/api.ts";
 import type { GuestPort, Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Done, type Host, testHost } from "../support/host.ts";
@@ -67,7 +70,9 @@ const refusal = async (port: number, at = address): Promise<string | undefined> 
 };
 
 before(async () => {
-  host = await testHost(`default_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "192M"\ndisk_size = "1G"\n`);
+  host = await testHost(
+    `default_image_name = "${SLIM}"\n[vm_defaults]\nvcpu = 1\nmemory = "192M"\ndisk_size = "1G"\n[network]\ndns = "127.0.0.1:0"\nweb = "127.0.0.1:0"\n`,
+  );
   await installFixture(host, [SLIM]);
 });
 after(() => host[Symbol.asyncDispose]());
@@ -116,6 +121,24 @@ test("`--publish`: a server on the guest's loopback answers on the VM's own addr
     (await ok("vm", "ports", "box")).stdout,
     new RegExp(`3000 +tcp +127\\.0\\.0\\.1 +${address}:3000 +perl`),
   );
+});
+
+/** Answers any request and ends. */
+const webServer = (port: number) =>
+  `use IO::Socket::IP; $SIG{HUP} = "IGNORE"; my $s = IO::Socket::IP->new(LocalHost => "127.0.0.1", LocalPort => ${port}, Listen => 4) or die $@; print "listens\\n"; close STDOUT; while (my $c = $s->accept) { while (<$c>) { last if /^\\r?$/ } print $c "HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\nfrom the guest"; close $c }`;
+
+test("NAME.vm is the VM's address, and PORT.NAME.localhost its server, published or not", async () => {
+  const status = await host.json<DaemonStatus>("daemon", "status");
+  const resolver = new Resolver();
+  resolver.setServers([status.dns?.address ?? ""]);
+  assert.deepEqual(await resolver.resolve4("box.vm"), [address]);
+  await assert.rejects(resolver.resolve4("fox.vm"), { code: "ENOTFOUND" });
+  await inBackground(webServer(8000));
+  const [, port] = status.web?.address.split(":") ?? [];
+  const asked = request({ host: "127.0.0.1", port, headers: { Host: `8000.box.localhost:${port}` } }).end();
+  const [response] = (await once(asked, "response")) as [IncomingMessage];
+  const [body] = (await once(response, "data")) as [Buffer];
+  assert.deepEqual([response.statusCode, String(body)], [200, "from the guest"]);
 });
 
 test("ports come and go on a running VM; another address only when asked, with a warning", async () => {
@@ -203,4 +226,7 @@ test("clients at once get their own answers, and a VM takes its ports with it", 
   );
   await ok("vm", "delete", "box");
   assert.equal(await refusal(3000), "ECONNREFUSED");
+  const resolver = new Resolver();
+  resolver.setServers([(await host.json<DaemonStatus>("daemon", "status")).dns?.address ?? ""]);
+  await assert.rejects(resolver.resolve4("box.vm"), { code: "ENOTFOUND" });
 });

@@ -62,7 +62,7 @@ test("a new host: nothing fails but what this machine lacks, and looking starts 
   assert.deepEqual(absent, []);
   for (const name of ["architecture", "kvm", "qemu", "tsc", "reflinks", "memory", "clock", "names", "logout"])
     finding(findings, name);
-  assert.match(finding(findings, "names").message, /no DNS server yet/);
+  assert.match(finding(findings, "names").message, /NAME\.vm/);
   assert.deepEqual(await readdir(config), []);
   assert.equal((await host.banger("daemon", "status")).status, 1);
 });
@@ -363,19 +363,37 @@ describe("ssh", () => {
     mended("ssh config", "warn", /does not include banger's/, [["banger", "ssh-config", "--install"]]));
 });
 
-test("another program on the port of the DNS server to come", async () => {
+test("another program on the port of the DNS server", async () => {
   const socket = createSocket("udp4");
-  // Where somebody has it already, that is what is to be found.
-  const bound = Promise.race([once(socket, "listening"), once(socket, "error")]);
-  socket.bind(42069, "127.0.0.1");
-  await bound;
+  socket.bind(0, "127.0.0.1");
+  await once(socket, "listening");
+  await setConfig(`[network]\ndns = "127.0.0.1:${socket.address().port}"\n`);
   try {
     const found = await see("names");
     assert.equal(found.status, "warn");
-    assert.match(found.message, /42069.*taken/);
+    assert.match(found.message, new RegExp(`taken by \\S+ \\(process ${process.pid}\\)`));
   } finally {
     socket.close();
   }
+});
+
+test("a resolver that does not ask banger's DNS server is told how to", async () => {
+  const probe = createSocket("udp4");
+  probe.bind(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address();
+  probe.close();
+  await setConfig(`[network]\ndns = "127.0.0.1:${port}"\n`);
+  assert.equal((await see("names")).status, "pass");
+  const started = await host.banger("daemon", "start");
+  assert.equal(started.status, 0, started.stderr);
+  const found = await see("names");
+  assert.deepEqual([found.status, found.fix], ["warn", []]);
+  assert.match(found.message, /resolver \(\S+\) does not ask it/);
+  assert.match(found.hint ?? "", new RegExp(`127\\.0\\.0\\.1[:#]${port}`));
+  assert.equal((await host.banger("daemon", "stop")).status, 0);
+  await setConfig('[network]\ndns = "off"\n');
+  assert.match((await see("names")).message, /`network.dns` is off/);
 });
 
 describe("--fix", () => {

@@ -1,6 +1,7 @@
 import type { Config } from "../../contract/config.ts";
 import { configReference } from "../../contract/config-reference.ts";
 import { formatDuration, formatSize } from "../../contract/names.ts";
+import { formatHostPort } from "../../contract/ports.ts";
 import { loadConfig } from "../../host/config.ts";
 import { readFileIfThere } from "../../host/files.ts";
 import { configFile } from "../../host/paths.ts";
@@ -28,8 +29,12 @@ const written = (config: Config): Record<string, string> => ({
   "vm_defaults.memory": formatSize(config.vmDefaults.memory),
   "vm_defaults.disk_size": formatSize(config.vmDefaults.diskSize),
   "vm_defaults.network": config.vmDefaults.network,
+  "network.dns": listening(config.network.dns),
+  "network.web": listening(config.network.web),
   file_sync: listed(config.fileSync.map(({ host, guest }) => `${host} to ${guest}`)),
 });
+
+const listening = (at: Config["network"]["dns"]): string => (at ? formatHostPort(at.address, at.port) : "off");
 
 const listed = (items: readonly string[]): string => items.join(", ") || "none";
 

@@ -1,8 +1,12 @@
+import type { DaemonStatus } from "../../contract/api.ts";
 import { errorTable, toBangerError } from "../../contract/errors.ts";
 import { formatSize } from "../../contract/names.ts";
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { age, record } from "../render/table.ts";
+
+const offered = (service: DaemonStatus["dns"]): string | undefined =>
+  service && (service.problem === undefined ? service.address : `not at ${service.address}: ${service.problem}`);
 
 export const command = defineCommand({
   usage: [""],
@@ -22,6 +26,8 @@ export const command = defineCommand({
         ["version", `${status.version} (build ${status.build})`],
         ["socket", status.socket],
         ["memory", formatSize(status.memory)],
+        ["names", offered(status.dns)],
+        ["web", offered(status.web)],
         ["vms", `${status.vms}, ${status.running} running`],
         ...operations.map(({ id, what, startedAt }) => ["operation", `${id}: ${what}, for ${age(startedAt)}`] as const),
       ]);

@@ -5,6 +5,7 @@ import type { Dial, FileRequest } from "../../contract/vms.ts";
 import { daemonSocket } from "../../host/paths.ts";
 import type { ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
+import type { HostServices } from "../network/host-services.ts";
 import type { Operations } from "../operations.ts";
 import type { SnapshotService } from "../snapshots/service.ts";
 import type { TemplateService } from "../templates/service.ts";
@@ -26,6 +27,8 @@ export type HandlerServices = {
   snapshots: SnapshotService;
   operations: Operations;
   identity: { version: string; build: string; startedAt: number };
+  /** What is offered on this machine beside the API. */
+  offered: HostServices["offered"];
   /** Ends the daemon, VMs left running. */
   shutdown(): void;
   /** Between two lines of statistics, in ms. */
@@ -35,7 +38,8 @@ export type HandlerServices = {
 type StopRequest = { timeout?: number | undefined };
 
 export const handlers = (services: HandlerServices): Handlers => {
-  const { vms, images, kernels, templates, snapshots, operations, identity, shutdown, statsInterval } = services;
+  const { vms, images, kernels, templates, snapshots, operations, identity, offered, shutdown, statsInterval } =
+    services;
   /** A change of one VM's state: `verb` for people, then the VM as it is after it. */
   const lifecycle = <R>(verb: string, act: (vm: VmActor, request: R, progress: Progress) => Promise<void>) => ({
     what: ({ params }: { params: { vm: string } }) => `${verb} ${params.vm}`,
@@ -64,6 +68,7 @@ export const handlers = (services: HandlerServices): Handlers => {
         memory: process.memoryUsage.rss(),
         vms: all.length,
         running: all.filter(({ state }) => state === "running").length,
+        ...offered(),
       };
     },
     shutdown: () => {

@@ -1,11 +1,12 @@
 /** The published ports of one VM: what waits on the host, as its record and its state say. */
-import { isIP } from "node:net";
+import { isIP, type Socket } from "node:net";
 import { BangerError, toBangerError } from "../../contract/errors.ts";
 import { formatHostPort, formatPublish } from "../../contract/ports.ts";
 import type { Publish, Published } from "../../contract/published.ts";
 import { silentProgress } from "../../contract/progress.ts";
 import { dialGuest } from "../../guest/dial.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
+import type { GuestStream } from "../../guest/stream.ts";
 import type { Log } from "../log.ts";
 import type { RecordedPort } from "../store/vms.ts";
 import type { VmActor } from "../vms/actor.ts";
@@ -37,6 +38,11 @@ type Entry = {
 
 export type PublishedPorts = {
   list(): Published[];
+  /**
+   * Connects to a server in the guest, published or not; the VM counts as used meanwhile.
+   * @throws VM_STOPPED, HOST_LIMIT, GUEST_ERROR where nothing listens
+   */
+  connect(port: number, signal: AbortSignal): Promise<GuestStream>;
   /** The VM's record or state has changed: what has no place any more is closed when this returns. */
   changed(): void;
   /**
@@ -99,29 +105,39 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
     return known === undefined ? all : [known, ...all.filter((host) => host !== known)];
   };
 
-  const connectTcp =
-    (spec: RecordedPort): Parameters<typeof listenTcp>[2] =>
-    async (socket) => {
-      if (connections >= MAX_CONNECTIONS) return void socket.resetAndDestroy();
-      connections++;
-      using _use = actor.use();
-      try {
-        const gone = new AbortController();
-        socket.once("close", () => gone.abort());
-        const guest = await actor.guest({ ...unattended, signal: gone.signal });
-        const key = `tcp ${spec.guest}`;
-        const window = connections > WIDE_CONNECTIONS ? SMALL_WINDOW : undefined;
-        const target = { port: spec.guest, udp: false, hosts: await hostsOf(key), window };
-        const { stream, host } = await dialGuest(guest, target, gone.signal);
-        found.set(key, host);
-        await joinTcp(socket, stream);
-      } catch (error) {
-        log.debug("published port not reached", { vm: actor.row().name, port: spec.guest, error });
-        socket.resetAndDestroy();
-      } finally {
-        connections--;
-      }
+  const connect: PublishedPorts["connect"] = async (port, signal) => {
+    if (connections >= MAX_CONNECTIONS)
+      throw new BangerError("HOST_LIMIT", `VM ${actor.row().name} has ${MAX_CONNECTIONS} connections already`);
+    connections++;
+    const use = actor.use();
+    const over = () => {
+      connections--;
+      use[Symbol.dispose]();
     };
+    try {
+      const guest = await actor.guest({ ...unattended, signal });
+      const key = `tcp ${port}`;
+      const window = connections > WIDE_CONNECTIONS ? SMALL_WINDOW : undefined;
+      const { stream, host } = await dialGuest(guest, { port, udp: false, hosts: await hostsOf(key), window }, signal);
+      found.set(key, host);
+      stream.result.then(over, over);
+      return stream;
+    } catch (error) {
+      over();
+      throw error;
+    }
+  };
+
+  const serveTcp = async (port: number, socket: Socket): Promise<void> => {
+    const gone = new AbortController();
+    socket.once("close", () => gone.abort());
+    try {
+      await joinTcp(socket, await connect(port, gone.signal));
+    } catch (error) {
+      log.debug("published port not reached", { vm: actor.row().name, port, error });
+      socket.resetAndDestroy();
+    }
+  };
 
   /** A UDP server cannot be seen; one that a datagram did not find is looked for at the guest's next address. */
   const openUdp = (spec: RecordedPort) => async () => {
@@ -155,7 +171,7 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
   /** @throws what the system says */
   const listen = (spec: RecordedPort): Promise<Listening> =>
     spec.proto === "tcp"
-      ? listenTcp(addressOf(spec), spec.host, connectTcp(spec))
+      ? listenTcp(addressOf(spec), spec.host, (socket) => void serveTcp(spec.guest, socket))
       : listenUdp(addressOf(spec), spec.host, openUdp(spec));
 
   const drop = (entry: Entry) => {
@@ -369,6 +385,7 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
 
   return {
     list,
+    connect,
     changed,
     settle,
     publish,

@@ -16,6 +16,7 @@ import type {
   Vm,
 } from "../../contract/vms.ts";
 import type { Warm } from "../../contract/templates.ts";
+import type { GuestStream } from "../../guest/stream.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { roots, vmFiles } from "../../host/paths.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
@@ -75,6 +76,10 @@ export type VmService = {
   publish(actor: VmActor, request: PublishRequest): Promise<PublishResult>;
   /** @throws PORT_NOT_FOUND */
   unpublish(actor: VmActor, request: UnpublishRequest): Vm;
+  /** Its loopback address, by its exact name. */
+  addressOf(name: string): string | undefined;
+  /** Connects to a server in the guest of a VM of exactly this name. @throws VM_NOT_FOUND, VM_STOPPED, GUEST_ERROR */
+  connect(name: string, port: number, signal: AbortSignal): Promise<GuestStream>;
   /** How commands run in it where nothing is said. */
   imageDefaults(actor: VmActor): Promise<ImageBoot | undefined>;
   /** Names of the VMs that use an image or a kernel. */
@@ -328,6 +333,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         () => new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`),
       );
       return withPublished(await guestListeners(await actor.guest(limited), limited), published);
+    },
+    addressOf: (name) => named(name)?.row().address,
+    connect: async (name, port, signal) => {
+      const actor = named(name);
+      if (actor) return await portsOf(actor.row().id).connect(port, signal);
+      throw new BangerError("VM_NOT_FOUND", `there is no VM ${quoted(name)}`, { hint: "see all with: banger vm list" });
     },
     find,
     imageDefaults: (actor) => services.images.defaults(actor.row().image),
