@@ -19,7 +19,8 @@ export const subgroups: Record<
     what: "a repository of yours in a VM",
     examples: [
       ["banger vm workspace prepare box ./repo", "bring a repository in, or what has changed of it"],
-      ["banger vm workspace export box | git apply --binary", "take over what was done to it"],
+      ["banger vm workspace review box", "look through what was done to it, and take it over"],
+      ["banger vm workspace export box | git apply --binary", "the same as a patch"],
     ],
   },
 };
@@ -87,6 +88,11 @@ export const entries: readonly Entry[] = [
     name: "vm workspace export",
     summary: "what a VM has changed of a repository, as a patch",
     load: () => import("./workspace/export.ts"),
+  },
+  {
+    name: "vm workspace review",
+    summary: "look through a VM's work on a repository, and take it over",
+    load: () => import("./workspace/review.ts"),
   },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },

@@ -10,16 +10,17 @@ export const exportStatus = { noGit: 90, noRepository: 91, noBase: 92 } as const
 
 /** Of a guest's settings none decides how the patch looks. */
 const plain =
-  "--binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --src-prefix=a/ --dst-prefix=b/";
+  "--binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --submodule=short -U3 --inter-hunk-context=0";
 
 /**
- * $1 folder, $2 base or empty, $3 format. The last line of stderr says how many changes are not in commits.
+ * $1 folder, $2 base or empty, $3 format. The last line of stderr says how many changes are not in commits. A diff has the work in submodules that
+ * were brought along too, under their folders.
  * Without a base: the state that was brought in, for a diff; the commit that was, for commits.
  */
 const script = `
 command -v git >/dev/null || exit ${exportStatus.noGit}
 cd "$1" || exit ${exportStatus.noRepository}
-git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c diff.orderFile=/dev/null -c core.quotePath=true "$@"; }
+git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c diff.orderFile=/dev/null -c core.quotePath=true -c diff.suppressBlankEmpty=false "$@"; }
 dir=$(git rev-parse --absolute-git-dir 2>/dev/null) || exit ${exportStatus.noRepository}
 base=$(git rev-parse --verify --quiet "\${2:-refs/banger/base}^{commit}") || exit ${exportStatus.noBase}
 if [ "$3" = commits ]; then
@@ -29,16 +30,29 @@ if [ "$3" = commits ]; then
   git status --porcelain | wc -l >&2
   git rev-parse --verify --quiet HEAD >/dev/null || exit 0
   if [ -n "$base" ]; then set -- "$base..HEAD"; else set -- --root HEAD; fi
-  exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} "$@"
+  exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} --src-prefix=a/ --dst-prefix=b/ "$@"
 fi
-index=$(mktemp "$dir/banger-export.XXXXXX") || exit 1
-trap 'rm -f "$index" "$index.lock"' EXIT
-trap 'exit 1' HUP INT TERM
-if [ -f "$dir/index" ]; then cp -p "$dir/index" "$index"; else rm -f "$index"; fi
-export GIT_INDEX_FILE="$index"
-git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all . || exit 1
-tree=$(git write-tree) || exit 1
-git diff-tree -r -p ${plain} "$base" "$tree"
+# $1 what stands before each name, $2 base
+one() (
+  dir=$(git rev-parse --absolute-git-dir) || exit 1
+  index=$(mktemp "$dir/banger-export.XXXXXX") || exit 1
+  trap 'rm -f "$index" "$index.lock"' EXIT
+  trap 'exit 1' HUP INT TERM
+  if [ -f "$dir/index" ]; then cp -p "$dir/index" "$index"; else rm -f "$index"; fi
+  export GIT_INDEX_FILE="$index"
+  git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all . || exit 1
+  tree=$(git write-tree) || exit 1
+  git diff-tree -r -p ${plain} --src-prefix="a/$1" --dst-prefix="b/$1" "$2" "$tree" || exit 1
+  unset GIT_INDEX_FILE
+  # A name that git puts in quotes is left out: a shell could not be told of it.
+  [ -f .gitmodules ] || exit 0
+  git ls-files --stage | sed -n '/\t"/d; s/^160000 [0-9a-f]* 0\t//p' | while IFS= read -r inner; do
+    [ -e "$inner/.git" ] || continue
+    below=$(cd "$inner" && git rev-parse --verify --quiet "refs/banger/base^{commit}") || continue
+    (cd "$inner" && one "$1$inner/" "$below") || exit 1
+  done
+)
+one "" "$base"
 `;
 
 /** The program that writes the patch to stdout, for a guest or any folder. @param base a commit of the guest's */

@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { installFixture } from "../support/fixture.ts";
 import { type Done, finish, type Host, testHost } from "../support/host.ts";
+import { startInTerminal } from "../support/terminal.ts";
 import { outputHolds } from "../support/wait.ts";
 
 /** The one that has git. */
@@ -148,4 +149,22 @@ test("shells and commands begin in the repository of a VM that goes on, and a se
   assert.match(commits.stdout, /^From [0-9a-f]{40}/);
   assert.match(commits.stderr, /[1-9]\d* changed files in the VM are not committed/);
   assert.match((await host.banger("vm", "workspace", "export", "box", "--base", "nope")).stderr, /no commit "nope"/);
+});
+
+test("a review shows the work of the VM on a terminal, and applies what is accepted", async () => {
+  await git("add", "--all");
+  await git("commit", "--quiet", "-m", "level");
+  await inGuest("git reset --quiet --hard refs/banger/base; git clean -fdq");
+  await good(prepare("--force", "--branch", "main"));
+  await inGuest("echo reviewed >> sub/a; printf '#!/bin/sh\\n' > go; chmod +x go; rm b");
+  const stat = await good(host.banger("vm", "workspace", "review", "box", "--stat"));
+  assert.match(stat.stdout, /^A +\+1 +script,executable +go\n(?:.*\n)*M +\+1 +sub\/a$/m);
+  await using terminal = await startInTerminal(host, ["vm", "workspace", "review", "box"]);
+  await terminal.shows("3 files, 1 with a risk, 0 accepted\x1b");
+  terminal.type("\x1b[Fa");
+  await terminal.shows("[+] M");
+  terminal.type("wy");
+  assert.deepEqual(await terminal.end(), { status: 0, signal: null, modes: terminal.before });
+  assert.match(terminal.output(), /1 file changed in/);
+  assert.equal(await git("status", "--porcelain"), " M sub/a\n");
 });

@@ -1,0 +1,69 @@
+/** The patch that a VM's own git makes of its work. */
+import { BangerError } from "../../contract/errors.ts";
+import type { Vm } from "../../contract/vms.ts";
+import type { Client } from "../../client/client.ts";
+import { type ExportFormat, exportProgram, exportStatus } from "../../workspace/export.ts";
+
+/** @throws WORKSPACE_REFUSED for a VM that no repository was brought to */
+export const workspaceOf = ({ name, workspace }: Vm): NonNullable<Vm["workspace"]> => {
+  if (workspace) return workspace;
+  throw new BangerError("WORKSPACE_REFUSED", `VM ${name} has no repository of yours`, {
+    hint: `bring one in: banger vm workspace prepare ${name} PATH`,
+  });
+};
+
+export type PatchOptions = {
+  /** A commit of the guest's; default: what was brought in. */
+  base?: string | undefined;
+  format: ExportFormat;
+  signal: AbortSignal;
+  /** Told at the end how many changed files are in no commit. */
+  onOpenFiles?: ((count: number) => Promise<void>) | undefined;
+};
+
+/** @throws WORKSPACE_REFUSED, GUEST_ERROR */
+export async function* patchOf(client: Client, vm: Vm, options: PatchOptions): AsyncGenerator<Uint8Array> {
+  const { path } = workspaceOf(vm);
+  const { base, format, signal } = options;
+  const argv = exportProgram(path, base, format);
+  const stream = await client.stream("vmExec", { vm: vm.id }, { argv, cwd: "/", user: "root" }, { signal });
+  stream.stdin.end();
+  let said = "";
+  stream.stderr.on("data", (chunk: Buffer) => {
+    said = (said + chunk.toString("utf8")).slice(-4096);
+  });
+  yield* stream.stdout as AsyncIterable<Uint8Array>;
+  const end = await stream.closed;
+  const status = end.exit ?? 128 + (end.signal ?? 0);
+  if (status !== 0) throw patchError(status, vm.name, path, base, said);
+  await options.onOpenFiles?.(Number(said.trim()));
+}
+
+const patchError = (
+  status: number,
+  name: string,
+  path: string,
+  base: string | undefined,
+  said: string,
+): BangerError => {
+  if (status === exportStatus.noGit)
+    return new BangerError("WORKSPACE_REFUSED", `there is no git in VM ${name}`, {
+      hint: `install it there, or take files out by themselves: banger vm cp ${name}:'${path}' .`,
+    });
+  if (status === exportStatus.noRepository)
+    return new BangerError("WORKSPACE_REFUSED", `${path} in VM ${name} is no git repository`, {
+      hint: `files that were brought without a history come out by: banger vm cp ${name}:'${path}' .`,
+    });
+  if (status === exportStatus.noBase)
+    return new BangerError(
+      "WORKSPACE_REFUSED",
+      `there is no commit ${JSON.stringify(base ?? "refs/banger/base")} in VM ${name}`,
+      {
+        hint: `see them: banger vm exec ${name} -- git log --oneline --all`,
+      },
+    );
+  return new BangerError(
+    "GUEST_ERROR",
+    `git failed in VM ${name}: ${said.trim().split("\n")[0] || `status ${status}`}`,
+  );
+};
