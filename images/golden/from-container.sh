@@ -40,8 +40,9 @@ case $1 in
     sh "$2/customize.sh" / "$2"
     apt-get clean
     rm -rf /var/lib/apt/lists/* /var/cache/debconf/*-old /var/lib/dpkg/*-old
-    # Debian's container images keep packages from starting their services, and apt from keeping anything: a VM is no container.
-    rm -f /usr/sbin/policy-rc.d /etc/apt/apt.conf.d/docker-*
+    # Debian's container images keep packages from starting their services, apt from keeping anything, and dpkg from waiting for the
+    # disk: a VM is no container.
+    rm -f /usr/sbin/policy-rc.d /etc/apt/apt.conf.d/docker-* /etc/dpkg/dpkg.cfg.d/docker*
     # Each VM gets its own.
     : >/etc/machine-id
     rm -f /var/lib/dbus/machine-id
