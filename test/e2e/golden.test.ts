@@ -175,6 +175,13 @@ test("Docker starts with its first use, on the VM's own disk, and runs an image 
   assert.equal(await inGuest("systemctl --failed --plain --no-legend"), "");
 });
 
+test("its clock is the host's, also after hard work on several CPUs", async () => {
+  assert.equal(await inGuest("cat /sys/devices/system/clocksource/clocksource0/current_clocksource"), "tsc\n");
+  const before = Date.now();
+  const clock = Number(await inGuest("date +%s%3N"));
+  assert.ok(clock > before - 1000 && clock < Date.now() + 1000, `${clock} at ${before}`);
+});
+
 test("an agent that is killed in the guest is named with what to do, and stop and start mend the VM", async () => {
   await inGuest("echo kept >/root/kept; sync");
   // The command dies with the agent that runs it.

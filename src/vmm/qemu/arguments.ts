@@ -16,8 +16,9 @@ export const kernelArguments = ({ accel, tscKhz }: AccelProbe): string[] => [
   "reboot=t",
   "random.trust_cpu=on",
   // Under TCG the CPU's side channels are those of QEMU itself: mitigations would cost a fifth and protect nothing. And without the rate of
-  // its clock Debian's kernel measures it against an emulated timer, and hangs on a busy host.
-  ...(accel === "tcg" ? ["mitigations=off", "nokaslr", `tsc_early_khz=${tscKhz}`] : []),
+  // its clock Debian's kernel measures it against an emulated timer, and hangs on a busy host. Nor does it trust the counters of several
+  // emulated CPUs, which are all the host's: it would count ticks instead, and lose minutes on a busy host.
+  ...(accel === "tcg" ? ["mitigations=off", "nokaslr", `tsc_early_khz=${tscKhz}`, "tsc=reliable"] : []),
 ];
 
 /** A comma in a value is doubled, as QEMU's option syntax wants it. */
