@@ -145,6 +145,23 @@ test("the machine of an ephemeral VM ends with the daemon that ran it", { timeou
   }),
 );
 
+test("what a VM sleeps with outlives a daemon until its guest goes on, and no longer", () =>
+  inState(async () => {
+    const { folder, asleep, waking } = vmFiles(row().id);
+    const after = async (state: VmRow["state"], ...there: string[]): Promise<[string, string[]]> => {
+      await rm(folder, { recursive: true, force: true });
+      for (const path of there) await mkdir(path, { recursive: true });
+      const actor = actorOf(undefined, row({ state }));
+      await actor.adopt(unattended);
+      return [actor.row().state, await readdir(folder)];
+    };
+    assert.deepEqual(await after("asleep", asleep), ["asleep", ["asleep"]]);
+    assert.deepEqual(await after("starting", asleep), ["asleep", ["asleep"]]);
+    assert.deepEqual(await after("starting", waking), ["stopped", []]);
+    // The daemon died between the save and its record, and the machine after it.
+    assert.deepEqual(await after("running", asleep), ["stopped", []]);
+  }));
+
 test("a disk without a record survives a daemon's start, an empty folder does not", () =>
   inState(async () => {
     const [kept, gone] = ["a".repeat(32), "b".repeat(32)];

@@ -2,6 +2,7 @@
 import { rm } from "node:fs/promises";
 import { BangerError } from "../../contract/errors.ts";
 import { abortable, type Progress, withDeadline } from "../../contract/progress.ts";
+import { exists } from "../../host/files.ts";
 import { vmFiles, vmSockets } from "../../host/paths.ts";
 import { hostBootId } from "../../host/proc.ts";
 import type { Machine } from "../../vmm/driver.ts";
@@ -27,10 +28,20 @@ export const findMachine = async (vm: VmMachine, services: BootServices): Promis
   if (found) return found;
   await rm(vmSockets(id).folder, { recursive: true, force: true });
   await removeHalfDisk(id);
+  const { asleep } = vmFiles(id);
+  // What it was to wake from is untouched until it is set aside for its machine.
+  const sleeps = state === "asleep" || (state === "starting" && (await exists(asleep)));
+  if (!sleeps) await removeSleep(id);
   const died = restarted ? "the host was restarted" : "it ended while no daemon was running";
   const reason = state === "stopping" ? undefined : died;
-  vm.note(state === "asleep" ? noProcess() : { ...nothingRuns(), reason });
+  vm.note(sleeps ? { ...noProcess(), state: "asleep" } : { ...nothingRuns(), reason });
   return undefined;
+};
+
+/** What its memory was saved as: of no use once the guest has gone on, since its disk no longer fits. */
+const removeSleep = async (id: string): Promise<void> => {
+  const { asleep, waking } = vmFiles(id);
+  for (const path of [asleep, waking]) await rm(path, { recursive: true, force: true });
 };
 
 /** Goes on with a machine that was found: what was under way is finished, else its agent is greeted. */
@@ -50,7 +61,7 @@ export const takeUp = async (
   if (state === "paused") return;
   try {
     // A daemon that died while it saved the VM has left it standing still.
-    await rm(vmFiles(id).asleep, { recursive: true, force: true });
+    await removeSleep(id);
     const limit = state === "starting" ? services.bootTimeout : ADOPT_LIMIT;
     const late = () => new BangerError("VM_BOOT_TIMEOUT", "it did not answer a new daemon");
     using limited = withDeadline(progress, limit, late);
