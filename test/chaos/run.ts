@@ -11,8 +11,8 @@ import { strike } from "./strike.ts";
 import { act, clockFile, FORK, give, list, type Promised, type Result, type World } from "./world.ts";
 
 const SLIM = "debian-bookworm-slim";
-/** Of the small file system, in MiB: kernel and image take about 300. */
-const SMALL = 560;
+/** Of the small file system, in MiB: kernel and image take about 240. */
+const SMALL = 400;
 /** What is made free on it after each step, in bytes. */
 const LEAST_ROOM = 24 * 2 ** 20;
 
@@ -68,6 +68,7 @@ const makeRoom = async (world: World): Promise<void> => {
     const full = vms.filter(({ reason }) => reason?.includes("disk is full"));
     const { bavail, bsize } = await statfs(stateFolder(world.host));
     if (full.length === 0 && bavail * bsize > LEAST_ROOM) return;
+    world.say(`${Math.round((bavail * bsize) / 2 ** 20)} MiB are free, ${full.length} VMs wait for more`);
     const snapshots = JSON.parse(await must(world, "snapshot", "list", "--json")) as { name: string }[];
     const victim = vms.at(-1);
     if (snapshots.length > 0) {
