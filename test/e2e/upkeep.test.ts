@@ -145,7 +145,17 @@ test("more than the host has is refused before anything is made, and --force tri
   );
   const { blocks, bsize } = await statfs(host.env.XDG_STATE_HOME);
   const size = `${Math.ceil((blocks * bsize) / 2 ** 30) + 10}G`;
-  const forced = await host.banger("vm", "create", "--name", "huge", "--disk-size", size, "--force");
+  const forced = await host.banger(
+    "vm",
+    "create",
+    "--name",
+    "huge",
+    "--disk-size",
+    size,
+    "--force",
+    "--auto-stop",
+    "never",
+  );
   assert.equal(forced.status, 0, forced.stderr);
   assert.match(forced.stderr, /note: the disks of all VMs may grow by/);
   assert.match((await show("huge")).notes.join(), /the disks of all VMs may grow/);

@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { nextFrame, type ScriptedGuest, scriptedGuest } from "../../../test/support/scripted-guest.ts";
 import { vmRow as row } from "../../../test/support/vm-row.ts";
 import { encodeFrame, encodeJson, frameType } from "../../contract/frames.ts";
-import { vmFiles } from "../../host/paths.ts";
+import { savedFiles, vmFiles } from "../../host/paths.ts";
 import type { Machine, MachineEnd } from "../../vmm/driver.ts";
 import { operations as operationRegistry } from "../operations.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
@@ -161,6 +161,37 @@ test("what a VM sleeps with outlives a daemon until its guest goes on, and no lo
     // The daemon died between the save and its record, and the machine after it.
     assert.deepEqual(await after("running", asleep), ["stopped", []]);
   }));
+
+test("a VM is in use while it is saved", { timeout: 10_000 }, () =>
+  inState(async () => {
+    const { machine } = silentMachine();
+    const services = servicesOf({
+      ...machine,
+      resume: async () => undefined,
+      openAgentChannel: () => Promise.reject(new Error("no agent")),
+    });
+    const asked = Promise.withResolvers<void>();
+    const never = () => {
+      asked.resolve();
+      return new Promise<never>(() => undefined);
+    };
+    Object.assign(services, { images: { ensure: never }, kernels: { ensure: never } });
+    const actor = vmActor({
+      row: row(),
+      store: storeOf([]),
+      services,
+      admit: async () => [],
+      publish: async () => [],
+      onChanged: () => undefined,
+      onRemoved: () => undefined,
+    });
+    await actor.adopt(unattended);
+    assert.notEqual(actor.idleSince(), undefined);
+    void actor.save(savedFiles("/nowhere"), unattended);
+    await asked.promise;
+    assert.equal(actor.idleSince(), undefined);
+  }),
+);
 
 test("a disk without a record survives a daemon's start, an empty folder does not", () =>
   inState(async () => {

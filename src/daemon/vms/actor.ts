@@ -189,13 +189,16 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
       }
     }, progress.signal);
 
-  const save: VmActor["save"] = (target, progress) =>
-    saveUnder(progress, (running, limited) =>
+  const save: VmActor["save"] = async (target, progress) => {
+    using _use = use();
+    return await saveUnder(progress, (running, limited) =>
       saveVm(vm.row, running, services, { target, disk: true, goOn: true }, limited),
     );
+  };
 
   const sleep: VmActor["sleep"] = async (progress) => {
     if (vm.row.state === "asleep") return;
+    using _use = use();
     await saveUnder(progress, async (running, limited) => {
       // If it cannot be woken one day it boots from its disk: nothing that was written is then lost.
       if (vm.connection && vm.row.state === "running") await callGuest(vm.connection, { op: "sync" }, limited);
