@@ -23,8 +23,6 @@ import { agentLost, vmMachine } from "./vm-machine.ts";
 
 /** Between two records of a VM's use, in ms. */
 const TOUCH_INTERVAL = 10_000;
-/** How long a guest that goes on may take to be told the time, in ms. */
-const CLOCK_LIMIT = 5_000;
 
 export type VmActor = {
   row(): VmRow;
@@ -103,6 +101,8 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
   let saving: AbortController | undefined;
   /** A delete is under way: what has not begun yet does not begin any more. */
   let removing = false;
+  /** Its guest stood still and could not be told the time yet. */
+  let clockStands = false;
   /** How many work in it now. */
   let users = 0;
   let lastUsed = recorded.lastUsedAt;
@@ -166,13 +166,20 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
 
   /** The clock of a guest that stood still has stood still with it. */
   const tellTime = async (running: Machine, progress: Progress): Promise<void> => {
+    clockStands = true;
     try {
-      using limited = withDeadline(progress, CLOCK_LIMIT, () => agentLost(vm.row.name, ": it does not answer"));
+      using limited = withDeadline(progress, ADOPT_LIMIT, () => agentLost(vm.row.name, ": it does not answer"));
       const guest = vm.connection ?? (await vm.greet(running, "known", limited)).connection;
-      await callGuest(guest, { op: "clock", ...hostTime() }, limited);
+      await setClock(guest, limited);
     } catch (error) {
-      log.warn("guest was not told the time", { vm: vm.row.name, error });
+      log.warn("guest is told the time when it answers", { vm: vm.row.name, error });
     }
+  };
+
+  const setClock = async (guest: GuestConnection, progress: Progress): Promise<void> => {
+    if (!clockStands) return;
+    await callGuest(guest, { op: "clock", ...hostTime() }, progress);
+    clockStands = false;
   };
 
   /** Saves under the lock, but so that whoever ends the VM need not wait for it. */
@@ -313,6 +320,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
       try {
         using limited = withDeadline(progress, ADOPT_LIMIT, () => agentLost(vm.row.name, ": it does not answer"));
         const greeted = await vm.greet(vm.machine, "known", limited);
+        await setClock(greeted.connection, limited);
         vm.note({ reason: undefined });
         return greeted.connection;
       } catch (error) {
