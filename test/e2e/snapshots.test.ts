@@ -75,7 +75,7 @@ test("a paused VM stands still, says so, and goes on with the right time", async
   await ok("vm", "resume", "box");
   await goesOn("box");
   const right = await clocks();
-  assert.equal(right?.status, "pass", right?.message);
+  assert.equal(right?.status, "pass", String(right?.message));
 });
 
 test("a snapshot is of one instant, its source goes on, and copies are machines of their own", async () => {
