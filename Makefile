@@ -21,7 +21,7 @@ SOURCES := $(shell find src catalog images ! -name '*.test.ts' ! -name '.*' 2>/d
 AGENT_SOURCES := $(shell find agent -path agent/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.toml' -o -name '*.S' \) -print 2>/dev/null)
 SHELL_SCRIPTS := .ci/run $(shell find scripts images test -name '*.sh' 2>/dev/null)
 
-.PHONY: run build test lint format coverage coverage-total coverage-html bench chaos reference clean setup setup-test
+.PHONY: run build test test-kvm test-firecracker test-parity lint format coverage coverage-total coverage-html bench chaos reference clean setup setup-test
 
 run: build
 	build/bin/banger vm run
@@ -46,6 +46,19 @@ $(AGENT): $(AGENT_SOURCES) | setup
 
 test: setup-test build
 	@$(NODE) test/run.ts $(if $(FILTER),--filter '$(FILTER)')
+
+PARITY := $(NODE) --test --test-reporter=spec
+
+# The list of test/parity with one VMM: with real KVM, in a VM where the host has none; with the Firecracker that FIRECRACKER_BIN names, likewise; and
+# with what needs no KVM.
+test-kvm: setup-test build
+	@$(PARITY) test/parity/kvm.test.ts
+
+test-firecracker: setup-test build
+	@$(PARITY) test/parity/firecracker.test.ts
+
+test-parity: setup-test build
+	@$(PARITY) --test-concurrency=1 test/parity/tcg.test.ts test/parity/stand-in.test.ts
 
 coverage: setup-test build
 	@$(NODE) test/run.ts --coverage $(if $(FILTER),--filter '$(FILTER)')

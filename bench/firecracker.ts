@@ -31,6 +31,7 @@ export const firecrackerOverhead = async (): Promise<Figure[]> => {
           name: "bench",
           vcpu: 1,
           memory: 2 ** 28,
+          nested: false,
           kernel: path("kernel"),
           initramfs: path("initramfs"),
           kernelArguments: [],

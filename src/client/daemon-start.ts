@@ -11,8 +11,10 @@ import { startProcess } from "../host/process.ts";
 import { startByService } from "../host/service-unit.ts";
 import { connectSocket } from "./wire.ts";
 
-/** How long a daemon may take until it answers, in milliseconds. */
-const START_LIMIT = 10_000;
+/** How long a daemon may take until it answers, in milliseconds: much on an emulated machine that is busy. One that ends is not waited for. */
+const START_LIMIT = 60_000;
+/** How long a daemon may take until it has ended, in milliseconds. */
+const END_LIMIT = 10_000;
 /** How long another daemon that holds the lock is waited for before it is tried again, in milliseconds. */
 const PEER_LIMIT = 2_000;
 /** How much of the log is shown when the daemon does not start, in bytes. */
@@ -133,7 +135,7 @@ const socketAppears = async (socketPath: string, limitMs: number): Promise<boole
  * @throws DAEMON_START_FAILED when it has not after 10 s
  */
 export const daemonGone = async (socket: Socket): Promise<void> => {
-  const timer = setTimeout(() => socket.destroy(new Error("timeout")), START_LIMIT);
+  const timer = setTimeout(() => socket.destroy(new Error("timeout")), END_LIMIT);
   let timedOut = false;
   socket.on("error", (error) => {
     timedOut = error.message === "timeout";

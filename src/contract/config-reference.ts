@@ -123,6 +123,18 @@ export const configReference: readonly ConfigKey[] = [
     what: "where http://PORT.NAME.localhost leads to a VM's server: its port goes behind that address",
   },
   {
+    key: "limits.disk_bandwidth",
+    example: 'disk_bandwidth = "200M"',
+    fallback: "none",
+    what: "what each VM may move from and to its disk in a second, from its next start on",
+  },
+  {
+    key: "limits.network_bandwidth",
+    example: 'network_bandwidth = "50M"',
+    fallback: "none",
+    what: "what each VM may send, and receive, in a second, from its next start on; under Firecracker only",
+  },
+  {
     key: "templates.enabled",
     example: "enabled = false",
     fallback: "true",

@@ -91,6 +91,16 @@ export const configSchema = z.strictObject({
       "must be a table",
     ),
   ),
+  limits: z.optional(
+    z.strictObject(
+      {
+        /** Bytes a second, of each VM. */
+        disk_bandwidth: z.optional(size),
+        network_bandwidth: z.optional(size),
+      },
+      "must be a table",
+    ),
+  ),
   templates: z.optional(
     z.strictObject(
       {
@@ -137,6 +147,7 @@ export type ConfigFile = z.infer<typeof configSchema>;
 const keysAt: Record<string, readonly string[]> = {
   "": Object.keys(configSchema.shape),
   vm_defaults: ["vcpu", "memory", "disk_size", "network"],
+  limits: ["disk_bandwidth", "network_bandwidth"],
   templates: ["enabled", "max_count", "max_size"],
   network: ["dns", "web"],
   file_sync: ["host", "guest", "mode"],
@@ -182,6 +193,8 @@ export type Config = {
   /** What is offered on this machine, and where; undefined: not at all. */
   network: { dns: ListenAddress | undefined; web: ListenAddress | undefined };
   /** Saved VMs that others start from; the least recently used go first. `maxSize` is bytes on disk of all. */
+  /** Of each VM, in bytes a second; undefined: none. */
+  limits: { diskBandwidth: number | undefined; networkBandwidth: number | undefined };
   templates: { enabled: boolean; maxCount: number; maxSize: number };
   /** Copied into a VM at each start. `host` and `guest` are absolute, `guest` below /root; `mode` of each file, the owner is root. */
   fileSync: { host: string; guest: string; mode: number }[];

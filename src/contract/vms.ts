@@ -25,6 +25,8 @@ export const createVmSchema = z.strictObject({
   memory: z.optional(count),
   diskSize: z.optional(count),
   network: z.optional(z.enum(networkModes)),
+  /** Its guest can run VMs with KVM. */
+  nested: z.optional(z.boolean()),
   /** Environment of every command run in the VM. */
   env: z.optional(environment),
   labels: z.optional(z.record(labelKey, labelValue)),
@@ -88,6 +90,7 @@ export const vmSchema = z.object({
   /** What its disk occupies on the host. Only in `show`. */
   diskUsed: z.optional(z.number()),
   network: z.enum(networkModes),
+  nested: z.boolean(),
   vmm: z.string(),
   accel: z.string(),
   ephemeral: z.boolean(),
@@ -195,7 +198,15 @@ export type VmStats = {
     pss?: number | undefined;
   };
   /** The VM's own disk on the host. */
-  disk: { size: number; used: number };
+  disk: {
+    size: number;
+    used: number;
+    /** By the guest, in this run or since the daemon has taken the VM up. */
+    read?: number | undefined;
+    written?: number | undefined;
+  };
+  /** Bytes through its network card, likewise; absent where the VMM does not count them: `guest` has its own. */
+  network?: { received: number; sent: number } | undefined;
   /** What the guest says of itself; absent when it does not answer. */
   guest?: GuestStats | undefined;
 };

@@ -7,23 +7,23 @@ import { firecrackerDriver, isFirecracker } from "../vmm/firecracker/driver.ts";
 import { requireTap } from "../vmm/firecracker/host.ts";
 import { qemuDriver } from "../vmm/qemu/driver.ts";
 
-type Wanted = Pick<Config, "vmm" | "qemuBin" | "firecrackerBin">;
+type Wanted = Pick<Config, "vmm" | "qemuBin" | "firecrackerBin" | "limits">;
 
 /** @returns the driver of the settings; one is kept per program, with what it has found out about the host */
 export const driverOf = (): ((config: Wanted) => Driver) => {
   const drivers = new Map<string, Driver>();
-  return ({ vmm, qemuBin, firecrackerBin }) => {
-    const key = JSON.stringify([vmm, qemuBin, firecrackerBin]);
-    const driver = drivers.get(key) ?? chosenDriver({ vmm, qemuBin, firecrackerBin });
+  return ({ vmm, qemuBin, firecrackerBin, limits }) => {
+    const key = JSON.stringify([vmm, qemuBin, firecrackerBin, limits]);
+    const driver = drivers.get(key) ?? chosenDriver({ vmm, qemuBin, firecrackerBin, limits });
     drivers.set(key, driver);
     return driver;
   };
 };
 
 /** New machines get the VMM of the settings; those that run are found and ended whatever they run under. */
-const chosenDriver = ({ vmm, qemuBin, firecrackerBin }: Wanted): Driver => {
-  const qemu = qemuDriver(qemuBin);
-  const firecracker = firecrackerDriver({ firecracker: firecrackerBin, qemu: qemuBin });
+const chosenDriver = ({ vmm, qemuBin, firecrackerBin, limits }: Wanted): Driver => {
+  const qemu = qemuDriver(qemuBin, limits);
+  const firecracker = firecrackerDriver({ firecracker: firecrackerBin, qemu: qemuBin, limits });
   let chosen = vmm === "firecracker" ? firecracker : qemu;
   const choice = once(async () => {
     if (vmm === "auto" && (await works(firecracker))) chosen = firecracker;

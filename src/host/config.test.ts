@@ -58,6 +58,9 @@ vcpu = 3
 memory = "3GiB"
 disk_size = "20G"
 network = "none"
+[limits]
+disk_bandwidth = "200M"
+network_bandwidth = "50M"
 [templates]
 enabled = false
 max_count = 2
@@ -89,6 +92,7 @@ mode = "0644"
       assert.equal(config.autoStopStaleAfter, 7_200_000);
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);
+      assert.deepEqual(config.limits, { diskBandwidth: 200 * MiB, networkBandwidth: 50 * MiB });
       assert.deepEqual(config.templates, { enabled: false, maxCount: 2, maxSize: 3 * GiB });
       assert.deepEqual(config.network, {
         dns: { address: "127.0.0.2", port: 53 },
@@ -194,7 +198,7 @@ describe("errors name file, line and key", () => {
 
 describe("the reference of the settings", () => {
   const tables: Record<string, readonly string[]> = Object.fromEntries(
-    ["", "vm_defaults", "templates", "network"].map((table) => [table, configKeys(table)]),
+    ["", "vm_defaults", "limits", "templates", "network"].map((table) => [table, configKeys(table)]),
   );
 
   test("knows every key of the file and no other", () => {

@@ -144,6 +144,10 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
       dns: listen(pick("network.dns", file.network?.dns, "127.0.0.1:42069")),
       web: listen(pick("network.web", file.network?.web, "off")),
     },
+    limits: {
+      diskBandwidth: pick("limits.disk_bandwidth", bytes(file.limits?.disk_bandwidth, "bandwidth"), undefined),
+      networkBandwidth: pick("limits.network_bandwidth", bytes(file.limits?.network_bandwidth, "bandwidth"), undefined),
+    },
     templates: {
       enabled: pick("templates.enabled", file.templates?.enabled, true),
       maxCount: pick("templates.max_count", file.templates?.max_count, 8),

@@ -37,6 +37,8 @@ export type SandboxOptions = WorkOptions & {
   /** Bytes, or a size such as `8G`. */
   diskSize?: number | string;
   network?: "user" | "none";
+  /** Its guest can run VMs with KVM; default: it cannot. */
+  nested?: boolean;
   /** Environment of every command. */
   env?: Record<string, string>;
   labels?: Record<string, string>;

@@ -4,12 +4,18 @@ import type { Progress } from "../contract/progress.ts";
 
 export type Accel = "kvm" | "tcg";
 
+/** What each machine may move in a second, in bytes; undefined: as much as it can. */
+export type Limits = { diskBandwidth: number | undefined; networkBandwidth: number | undefined };
+export const noLimits: Limits = { diskBandwidth: undefined, networkBandwidth: undefined };
+
 /** How a VM is wired for its VMM. Paths are absolute; sizes are bytes. */
 export type MachineSpec = {
   /** For messages and process listings. */
   name: string;
   vcpu: number;
   memory: number;
+  /** The guest's CPU has what KVM needs. */
+  nested: boolean;
   kernel: string;
   initramfs: string;
   /** Kernel arguments on top of the driver's own. */
@@ -72,6 +78,14 @@ export type MachineEnd = {
   clean: boolean;
 };
 
+/** What a machine's devices have moved, in bytes. */
+export type DeviceUse = {
+  /** Of the VM's own disk. */
+  disk: { read: number; written: number };
+  /** As the guest sees it; absent where the VMM does not count it. */
+  network?: { received: number; sent: number } | undefined;
+};
+
 export type Machine = {
   readonly identity: MachineIdentity;
   /** A new connection to the agent's channel. The last one must be closed. */
@@ -82,6 +96,8 @@ export type Machine = {
   onAgentPort(listener: (open: boolean) => void): void;
   /** The host has no room for what the guest writes: the VMM has paused the guest until `resume`. */
   onDiskFull(listener: () => void): void;
+  /** Of this run, or since a later daemon has taken the machine up; undefined where the VMM does not tell. */
+  deviceUse(): Promise<DeviceUse | undefined>;
   /** Makes a disk larger while the guest runs. @param disk its index in `MachineSpec.disks`. @param bytes its new size */
   growDisk(disk: number, bytes: number): Promise<void>;
   /** Stops the guest's CPUs; one that is paused is left as it is. */
@@ -118,14 +134,22 @@ export type Driver = {
    * What a saved machine can be restored with: two specs with the same signature make the same machine, here and now. Covers VMM, CPU, shape and
    * arguments; not the contents of kernel, initramfs and disks.
    */
-  signature(spec: Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">): Promise<string>;
+  signature(
+    spec: Pick<MachineSpec, "vcpu" | "memory" | "nested" | "kernelArguments" | "disks" | "nic">,
+  ): Promise<string>;
   /** Finds a machine that an earlier daemon started; undefined when it is gone. */
   adopt(identity: MachineIdentity, sockets: MachineSpec["sockets"]): Promise<Machine | undefined>;
   /** Every VMM that runs with a disk below `folder`, whoever started it. Looks at all processes: for rare occasions. */
   running(folder: string): Promise<{ identity: MachineIdentity; disk: string }[]>;
 };
 
-export type VmmHost = { accel: Accel /** How a machine's NIC is connected. */; network: NetworkBackend };
+export type VmmHost = {
+  accel: Accel;
+  /** How a machine's NIC is connected. */
+  network: NetworkBackend;
+  /** Why no guest can run VMs with KVM here, and what to do about it; undefined where one can. */
+  noNested?: { reason: string; hint: string } | undefined;
+};
 
 /** What the guest must be told of its network. */
 export type GuestNetwork = { address: string; gateway: string; dns: readonly string[]; mtu?: number };

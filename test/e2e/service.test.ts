@@ -17,7 +17,7 @@ const servicePid = async (): Promise<number> => Number(await ok("systemctl --use
 before(async () => {
   host = await testHost(`[vm_defaults]\nvcpu = 2\nmemory = "2G"\nnetwork = "none"\n`);
   await installFixture(host, [GOLDEN, SLIM]);
-  const up = await host.banger("vm", "run", "-d", "--name", "box", "--image", GOLDEN);
+  const up = await host.banger("vm", "run", "-d", "--name", "box", "--nested", "--image", GOLDEN);
   assert.equal(up.status, 0, up.stderr);
   nested = await installNested(host, "box", SLIM);
 });

@@ -1,6 +1,6 @@
 /**
  * A stand-in for Firecracker: its command line, its API over a unix socket with every request checked against its own description, its vsock, and
- * behind it the real agent as a process. `FAKE_FIRECRACKER` names a file with its settings. SIGUSR1 is the guest's own end.
+ * behind it the real agent as a process, or a whole guest. `FAKE_FIRECRACKER` names a file with its settings. SIGUSR1 is the guest's own end.
  */
 import { watch } from "node:fs";
 import { access, appendFile, readFile } from "node:fs/promises";
@@ -37,8 +37,10 @@ if (!/^[A-Za-z0-9-]{1,64}$/.test(values.id ?? "")) die("Invalid instance ID");
 if (settings.dieAt === "spawn") die("RunWithApi(FailedToBindAndRunHttpServer)");
 
 const description = await readDescription();
-const guest = fakeGuest(settings);
-const vmm = fakeVmm(version, guest);
+// Loaded only where it is wanted: it takes longer than all else.
+const machine = settings.qemu === undefined ? undefined : (await import("./machine.ts")).guestMachine(settings.qemu);
+const guest = fakeGuest(settings, machine);
+const vmm = fakeVmm(version, guest, machine);
 process.on("SIGUSR1", () => process.exit(0));
 
 const bodyOf = async (request: IncomingMessage): Promise<string> => {
@@ -125,7 +127,8 @@ const server = createServer(async (request, response) => {
     if (!done.started) return;
     if (settings.dieAt === "start") response.on("close", () => process.abort());
     if (settings.bootWhen !== undefined) await boots(settings.bootWhen);
-    guest.boot();
+    if (machine) await machine.start(vmm.configured(), guest.boot);
+    else guest.boot();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     await tell(400, error.message);

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { GuestMachine } from "./machine.ts";
 import type { FakeSettings } from "./settings.ts";
 
 const PORT = 1024;
@@ -17,18 +18,25 @@ export type FakeGuest = {
   cutConnections(): void;
 };
 
-export const fakeGuest = (settings: FakeSettings): FakeGuest => {
+/** @param machine runs the guest; without it the agent is a process of its own for each connection */
+export const fakeGuest = (settings: FakeSettings, machine: GuestMachine | undefined): FakeGuest => {
   let listens = false;
   let path = "";
   let server: Server | undefined;
   let ports = 1 << 30;
   const connections = new Set<Socket>();
 
-  const serve = (host: Socket) => {
-    host.write(`OK ${ports++}\n`);
-    if (settings.agent === undefined) return;
+  const openChannel = async (): Promise<Duplex | undefined> => {
+    if (machine) return await machine.openAgentChannel();
+    if (settings.agent === undefined) return undefined;
     const agent = spawn(settings.agent, ["--serve-fd", "3"], { stdio: ["ignore", "ignore", "inherit", "pipe"] });
-    const channel = agent.stdio[3] as Duplex;
+    return agent.stdio[3] as Duplex;
+  };
+
+  const serve = async (host: Socket) => {
+    host.write(`OK ${ports++}\n`);
+    const channel = await openChannel();
+    if (!channel) return;
     host.pipe(channel).pipe(host);
     channel.on("error", () => host.destroy());
     host.on("close", () => channel.destroy());
@@ -48,7 +56,7 @@ export const fakeGuest = (settings: FakeSettings): FakeGuest => {
       host.pause();
       const rest = first.subarray(first.indexOf("\n") + 1);
       if (rest.length > 0) host.unshift(rest);
-      serve(host);
+      void serve(host);
     });
   };
 
@@ -74,7 +82,8 @@ export const fakeGuest = (settings: FakeSettings): FakeGuest => {
       listens = true;
     },
     cutConnections: () => {
-      for (const connection of connections) connection.destroy();
+      // As the real one: nobody is told until something is sent, which the guest then refuses.
+      for (const connection of connections) connection.unpipe().on("data", () => connection.destroy());
     },
   };
 };

@@ -1,5 +1,5 @@
 /** Puts a stand-in for Firecracker somewhere, as a program of its own. */
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { FakeSettings, RecordedRequest } from "./settings.ts";
 
@@ -10,18 +10,32 @@ export type Fake = {
   requests(): Promise<RecordedRequest[]>;
 };
 
-export const installFake = async (folder: string, settings: Omit<FakeSettings, "record"> = {}): Promise<Fake> => {
+/** @param whole a guest of its own in a QEMU stands behind it */
+export const installFake = async (
+  folder: string,
+  settings: Omit<FakeSettings, "record" | "qemu"> = {},
+  whole = false,
+): Promise<Fake> => {
   const [path, file, record] = ["firecracker", "settings.json", "requests"].map((name) => join(folder, name)) as [
     string,
     string,
     string,
   ];
-  await writeFile(file, JSON.stringify({ ...settings, record }));
+  const qemu = join(folder, "qemu");
+  await writeFile(qemu, '#!/bin/sh\nexec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@"\n', { mode: 0o755 });
+  await writeFile(file, JSON.stringify({ ...settings, record, ...(whole ? { qemu } : {}) }));
+  // What it finds out about KVM is not what the daemon is told.
+  const own = join(folder, "own");
+  await mkdir(own);
   await writeFile(record, "");
   const program = join(import.meta.dirname, "firecracker.ts");
-  await writeFile(path, `#!/bin/sh\nFAKE_FIRECRACKER='${file}' exec '${process.execPath}' '${program}' "$@"\n`, {
-    mode: 0o755,
-  });
+  await writeFile(
+    path,
+    `#!/bin/sh\nFAKE_FIRECRACKER='${file}' XDG_CACHE_HOME='${own}' XDG_STATE_HOME='${own}' exec '${process.execPath}' '${program}' "$@"\n`,
+    {
+      mode: 0o755,
+    },
+  );
   return {
     path,
     requests: async () =>

@@ -12,6 +12,8 @@ export type FakeSettings = {
   silentGuest?: boolean;
   /** The agent, to serve the guest's side; without it nobody listens there. */
   agent?: string;
+  /** A QEMU that ends with its parent: runs a whole guest in place of the agent alone. */
+  qemu?: string;
   /** Gets a JSON line for every request. */
   record: string;
   /** A file whose creation lets the guest boot; default: at once. */

@@ -1,9 +1,18 @@
 /** The stand-in's state: what each call does, and why it may be refused. */
-import { access, readFile, stat, truncate, writeFile } from "node:fs/promises";
+import { access, appendFile, readFile, stat, truncate, writeFile } from "node:fs/promises";
 import type { FakeGuest } from "./guest.ts";
+import type { FakeMachine, GuestMachine } from "./machine.ts";
 
 export type Body = Record<string, unknown>;
-type Snapshot = { version: string; drives: Body[]; vsock: Body | undefined; memory: number };
+type Snapshot = {
+  version: string;
+  drives: Body[];
+  vsock: Body | undefined;
+  memory: number;
+  /** Of a whole guest. */
+  vcpu?: number;
+  devices?: string;
+};
 
 export class Refused extends Error {}
 
@@ -15,15 +24,27 @@ const mustBeThere = async (what: string, path: unknown): Promise<void> => {
   }
 };
 
-export const fakeVmm = (version: string, guest: FakeGuest) => {
+export const fakeVmm = (version: string, guest: FakeGuest, machine: GuestMachine | undefined) => {
   let state: "Not started" | "Running" | "Paused" = "Not started";
   /** A call was made after which no snapshot is loaded. */
   let bootPath = false;
   let source: Body | undefined;
   let memory = 128;
+  let vcpu = 1;
   let vsock: Body | undefined;
   const drives = new Map<unknown, Body>();
-  const metrics: unknown[] = [];
+  let metrics: Body | undefined;
+
+  /** A line of metrics: what was added since the last one, and what nobody reads beside it. */
+  const tell = async () => {
+    const told = {
+      utc_timestamp_ms: Date.now(),
+      block: { read_bytes: 7, write_bytes: 7 },
+      block_disk1: { read_bytes: 4096, write_bytes: 512 },
+      net_net0: { rx_bytes_count: 60, tx_bytes_count: 42 },
+    };
+    await appendFile(String(metrics?.metrics_path), `${JSON.stringify(told)}\n`);
+  };
 
   const listen = async (body: Body) => {
     try {
@@ -34,11 +55,34 @@ export const fakeVmm = (version: string, guest: FakeGuest) => {
     vsock = body;
   };
 
+  const configured = (): FakeMachine => ({
+    vcpu,
+    memory,
+    kernel: String(source?.kernel_image_path),
+    initramfs: String(source?.initrd_path),
+    drives: [...drives.values()].map((drive) => ({
+      path: String(drive.path_on_host),
+      readonly: drive.is_read_only === true,
+    })),
+  });
+
   const save = async (body: Body): Promise<void> => {
     if (state !== "Paused") throw new Refused("Create snapshot error: save is not allowed unless the VM is paused");
-    const snapshot: Snapshot = { version, drives: [...drives.values()], vsock, memory };
-    await writeFile(String(body.snapshot_path), JSON.stringify(snapshot));
     const file = String(body.mem_file_path);
+    const devices = await machine?.save(file);
+    const snapshot: Snapshot = {
+      version,
+      drives: [...drives.values()],
+      vsock,
+      memory,
+      vcpu,
+      ...(devices ? { devices } : {}),
+    };
+    await writeFile(String(body.snapshot_path), JSON.stringify(snapshot));
+    if (machine) {
+      guest.cutConnections();
+      return;
+    }
     // A diff is written over what is there.
     await writeFile(file, `memory of ${version}`, { flag: body.snapshot_type === "Diff" ? "a" : "w" });
     await truncate(file, memory * 2 ** 20);
@@ -75,18 +119,27 @@ export const fakeVmm = (version: string, guest: FakeGuest) => {
     }
     if (snapshot.vsock) await listen({ ...snapshot.vsock, ...(body.vsock_override as Body | undefined) });
     memory = snapshot.memory;
+    vcpu = snapshot.vcpu ?? vcpu;
+    const { devices } = snapshot;
+    if (machine && devices !== undefined)
+      await machine.start(configured(), () => undefined, { devices, memory: String(memoryFile) });
     state = body.resume_vm === true ? "Running" : "Paused";
     guest.goOn();
   };
 
   const configure = async (call: string, body: Body): Promise<void> => {
     if (call === "PUT /metrics") {
-      if (metrics.push(body) > 1) throw new Refused("Metrics system already initialized");
+      if (metrics) throw new Refused("Metrics system already initialized");
+      await mustBeThere("Cannot initialize the metrics system", body.metrics_path);
+      metrics = body;
       return;
     }
     if (call === "PUT /serial" || call === "PUT /cpu-config") return;
     bootPath = true;
-    if (call === "PUT /machine-config") memory = Number(body.mem_size_mib);
+    if (call === "PUT /machine-config") {
+      memory = Number(body.mem_size_mib);
+      vcpu = Number(body.vcpu_count);
+    }
     if (call === "PUT /boot-source") {
       await mustBeThere("The kernel file cannot be opened", body.kernel_image_path);
       if (body.initrd_path !== undefined) await mustBeThere("The initrd file cannot be opened", body.initrd_path);
@@ -103,11 +156,14 @@ export const fakeVmm = (version: string, guest: FakeGuest) => {
   return {
     started: () => state !== "Not started",
     info: () => ({ app_name: "Firecracker", id: "fake", state, vmm_version: version }),
+    /** What a guest is started with. */
+    configured,
     /** @returns whether the guest has just started from nothing */
     handle: async (call: string, body: Body): Promise<boolean> => {
       if (call === "PUT /actions" && body.action_type !== "InstanceStart") {
         if (state === "Not started")
           throw new Refused("The requested operation is not supported before starting the microVM.");
+        if (body.action_type === "FlushMetrics") await tell();
         return false;
       }
       if (call === "PUT /actions") {
@@ -117,11 +173,14 @@ export const fakeVmm = (version: string, guest: FakeGuest) => {
         state = "Running";
         return true;
       }
-      if (call === "PATCH /vm") state = body.state === "Paused" ? "Paused" : "Running";
-      else if (call === "PATCH /drives/{drive_id}") {
+      if (call === "PATCH /vm") {
+        await (body.state === "Paused" ? machine?.pause() : machine?.resume());
+        state = body.state === "Paused" ? "Paused" : "Running";
+      } else if (call === "PATCH /drives/{drive_id}") {
         const drive = drives.get(body.drive_id);
         if (!drive) throw new Refused("Unable to patch the block device: no such drive");
         await mustBeThere("Unable to patch the block device", body.path_on_host ?? drive.path_on_host);
+        await machine?.grown([...drives.keys()].indexOf(body.drive_id));
       } else if (call === "PUT /snapshot/create") await save(body);
       else if (call === "PUT /snapshot/load") await load(body);
       else if (call.startsWith("PUT ")) await configure(call, body);

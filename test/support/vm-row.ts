@@ -10,6 +10,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   memory: 1,
   diskSize: 1,
   network: "none",
+  nested: false,
   env: {},
   ephemeral: false,
   labels: {},

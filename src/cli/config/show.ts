@@ -31,11 +31,14 @@ const written = (config: Config): Record<string, string> => ({
   "vm_defaults.network": config.vmDefaults.network,
   "network.dns": listening(config.network.dns),
   "network.web": listening(config.network.web),
+  "limits.disk_bandwidth": rate(config.limits.diskBandwidth),
+  "limits.network_bandwidth": rate(config.limits.networkBandwidth),
   file_sync: listed(config.fileSync.map(({ host, guest }) => `${host} to ${guest}`)),
 });
 
 const listening = (at: Config["network"]["dns"]): string => (at ? formatHostPort(at.address, at.port) : "off");
 
+const rate = (bytes: number | undefined): string => (bytes === undefined ? "none" : `${formatSize(bytes)} a second`);
 const listed = (items: readonly string[]): string => items.join(", ") || "none";
 
 /** Each value for a program: sizes in bytes, times in milliseconds, null for none. */
@@ -51,6 +54,8 @@ const raw = (config: Config): Record<string, unknown> => ({
   "vm_defaults.vcpu": config.vmDefaults.vcpu,
   "vm_defaults.memory": config.vmDefaults.memory,
   "vm_defaults.disk_size": config.vmDefaults.diskSize,
+  "limits.disk_bandwidth": config.limits.diskBandwidth ?? null,
+  "limits.network_bandwidth": config.limits.networkBandwidth ?? null,
   file_sync: config.fileSync,
 });
 

@@ -13,6 +13,7 @@ import { kernelFlag } from "../flags/kernel.ts";
 import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
+import { nestedFlag } from "../flags/nested.ts";
 import { netFlag } from "../flags/net.ts";
 import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
@@ -41,6 +42,7 @@ export const shapeFlags = {
   net: netFlag,
   publish: publishFlag,
   "auto-publish": autoPublishFlag,
+  nested: nestedFlag,
   label: labelFlag,
   "auto-stop": autoStopFlag,
   force: overcommitFlag,
@@ -55,6 +57,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
   const force = values.force || undefined;
   const publish = values.publish.length > 0 ? values.publish : undefined;
   const autoPublish = values["auto-publish"] || undefined;
+  const nested = values.nested || undefined;
   return Object.fromEntries(
     Object.entries({
       name,
@@ -64,6 +67,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
       memory,
       diskSize,
       network,
+      nested,
       publish,
       autoPublish,
       labels,

@@ -51,6 +51,7 @@ export const command = defineCommand({
       ["network", withNext(found.network, found.next?.network, String)],
       ["address", found.address],
       ...found.published.map((port) => ["published", published(port)] as const),
+      ["nested", found.nested ? "its guest can run VMs with KVM" : undefined],
       ["auto-stop", autoStop(found)],
       ["vmm", `${found.vmm}/${found.accel}`],
       ["pid", optional(found.pid, String)],

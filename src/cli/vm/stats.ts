@@ -14,16 +14,18 @@ const pair = (used: number | undefined, all: number | undefined): string =>
 
 const listing = (vms: readonly VmStats[]): string =>
   table(
-    ["NAME", "CPU", "MEMORY", "GUEST MEMORY", "DISK", "GUEST DISK", "NET IN", "NET OUT", "TASKS"],
-    vms.map(({ name, cpu, memory, disk, guest }) => [
+    ["NAME", "CPU", "MEMORY", "GUEST MEMORY", "DISK", "GUEST DISK", "READ", "WRITTEN", "NET IN", "NET OUT", "TASKS"],
+    vms.map(({ name, cpu, memory, disk, network, guest }) => [
       name,
       cpu === undefined ? "" : `${cpu.toFixed(1)} %`,
       size(memory.pss ?? memory.rss),
       guest ? pair(guest.memory.total - guest.memory.available, guest.memory.total) : "",
       pair(disk.used, disk.size),
       guest ? pair(guest.disk.total - guest.disk.free, guest.disk.total) : "",
-      size(guest?.network?.received),
-      size(guest?.network?.sent),
+      size(disk.read),
+      size(disk.written),
+      size((network ?? guest?.network)?.received),
+      size((network ?? guest?.network)?.sent),
       guest ? String(guest.processes) : "",
     ]),
   );
@@ -31,7 +33,7 @@ const listing = (vms: readonly VmStats[]): string =>
 export const command = defineCommand({
   usage: ["[--watch] [VM...]"],
   description:
-    "CPU is of one host CPU. MEMORY is what the VM takes of the host's, pages shared with other VMs by their share; DISK what its\nown disk takes. The guest's own figures are missing where it does not answer. With --watch, a line each `stats_poll_interval`.",
+    "CPU is of one host CPU. MEMORY is what the VM takes of the host's, pages shared with other VMs by their share; DISK what its\nown disk takes, READ and WRITTEN what its guest moved from and to it. The guest's own figures are missing where it does not answer. With --watch, a line each `stats_poll_interval`.",
   args: [
     { name: "VM", help: "name, id, or the beginning of one; default: every VM that runs", optional: true, many: true },
   ],

@@ -38,6 +38,7 @@ export const savedManifestSchema = z.object({
     memory: z.number(),
     diskSize: z.number(),
     network: z.enum(networkModes),
+    nested: z._default(z.boolean(), false),
   }),
   /** Whose it was; absent of a template, which was nobody's. */
   vm: z.optional(
@@ -86,12 +87,12 @@ export const describeSaved = async (
     vm?: SavedManifest["vm"];
   },
 ): Promise<SavedManifest> => {
-  const { image, kernel, vcpu, memory, diskSize, network } = shape;
+  const { image, kernel, vcpu, memory, diskSize, network, nested } = shape;
   const manifest: SavedManifest = {
     version: 1,
     signature,
     vmm,
-    shape: { image, kernel, vcpu, memory, diskSize, network },
+    shape: { image, kernel, vcpu, memory, diskSize, network, nested },
     ...(vm ? { vm } : {}),
     imageDigest: plan.image.digest,
     kernelDigest: plan.kernel.digest,

@@ -43,6 +43,7 @@ export const migrations: readonly string[] = [
    UPDATE vms SET address = '127.' || (64 + abs(random() % 128)) || '.' || abs(random() % 256) || '.' || (1 + abs(random() % 254));
    ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
    ALTER TABLE vms ADD COLUMN auto_publish INTEGER NOT NULL DEFAULT 0`,
+  "ALTER TABLE vms ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",
 ];
 
 export type Database = DatabaseSync;

@@ -26,6 +26,7 @@ export type VmRow = {
   memory: number;
   diskSize: number;
   network: Vm["network"];
+  nested: boolean;
   env: Record<string, string>;
   ephemeral: boolean;
   labels: Record<string, string>;
@@ -91,6 +92,7 @@ const columns: Record<keyof VmRow, Column> = {
   memory: plain("memory"),
   diskSize: plain("disk_size"),
   network: plain("network"),
+  nested: flag("nested"),
   env: json("env"),
   ephemeral: flag("ephemeral"),
   labels: json("labels"),

@@ -35,6 +35,7 @@ const silentMachine = () => {
     openAgentChannel: async () => new PassThrough({ readableHighWaterMark: 1024 * 1024 }),
     onAgentPort: () => undefined,
     onDiskFull: (listener) => void full.add(listener),
+    deviceUse: async () => undefined,
     growDisk: async () => undefined,
     pause: async () => undefined,
     resume: () => new Promise<void>(() => undefined),

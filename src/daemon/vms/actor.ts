@@ -7,7 +7,7 @@ import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
 import { type SavedFiles, vmFiles, vmSockets } from "../../host/paths.ts";
-import type { Machine } from "../../vmm/driver.ts";
+import type { DeviceUse, Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { ADOPT_LIMIT, findMachine, takeUp } from "./adoption.ts";
 import { hostTime } from "./boot.ts";
@@ -66,6 +66,8 @@ export type VmActor = {
   remove(progress: Progress, onlyIfStopped?: boolean): Promise<void>;
   /** The channel to the guest; throws VM_STOPPED or GUEST_AGENT_LOST when there is none. */
   guest(progress: Progress): Promise<GuestConnection>;
+  /** What the VMM tells of its devices; undefined where nothing runs or nothing is told. */
+  deviceUse(): Promise<DeviceUse | undefined>;
   /**
    * At daemon start: takes up a machine that an earlier daemon left running, or records that it is gone. Resolves as soon as that is known;
    * the guest, which may take its time or never answer, is greeted after it.
@@ -205,11 +207,28 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
       }
     }, progress.signal);
 
+  /** A VMM that ends the agent's channel as it saves leaves a guest that must be greeted anew. */
+  const greetIfCut = async (running: Machine) => {
+    if (vm.connection || vm.machine !== running || vm.row.state !== "running") return;
+    try {
+      using limited = withDeadline(unattended, ADOPT_LIMIT, () => agentLost(vm.row.name, ": it does not answer"));
+      await vm.greet(running, "known", limited);
+      vm.note({ reason: undefined });
+    } catch (error) {
+      // Whoever wants the guest next tries again.
+      log.warn("guest not greeted after it was saved", { vm: vm.row.name, error });
+    }
+  };
+
   const save: VmActor["save"] = async (target, progress) => {
     using _use = use();
-    return await saveUnder(progress, (running, limited) =>
-      saveVm(vm.row, running, services, { target, disk: true, goOn: true }, limited),
-    );
+    return await saveUnder(progress, async (running, limited) => {
+      try {
+        return await saveVm(vm.row, running, services, { target, disk: true, goOn: true }, limited);
+      } finally {
+        await greetIfCut(running);
+      }
+    });
   };
 
   const sleep: VmActor["sleep"] = async (progress) => {
@@ -383,6 +402,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
     kill,
     remove,
     guest,
+    deviceUse: async () => vm.machine?.deviceUse(),
     adopt,
     detach: () => vm.machine?.detach(),
   };

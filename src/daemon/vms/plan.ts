@@ -7,15 +7,16 @@ import type { BootKernel, KernelService } from "../kernels/service.ts";
 import type { VmRow } from "../store/vms.ts";
 
 /** What decides which machine a VM gets. */
-export type Shape = Pick<VmRow, "image" | "kernel" | "vcpu" | "memory" | "diskSize" | "network">;
+export type Shape = Pick<VmRow, "image" | "kernel" | "vcpu" | "memory" | "diskSize" | "network" | "nested">;
 
-export const shapeOf = ({ image, kernel, vcpu, memory, diskSize, network }: Shape): Shape => ({
+export const shapeOf = ({ image, kernel, vcpu, memory, diskSize, network, nested }: Shape): Shape => ({
   image,
   kernel,
   vcpu,
   memory,
   diskSize,
   network,
+  nested,
 });
 
 export type MachinePlan = {
@@ -46,6 +47,7 @@ export const planMachine = async (
       name,
       vcpu: shape.vcpu,
       memory: shape.memory,
+      nested: shape.nested,
       kernel: kernel.vmlinux,
       initramfs: initramfs.path,
       kernelArguments: [],

@@ -224,7 +224,9 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     for (const port of request.publish ?? []) recordOf(port);
-    const { accel } = await services.driver.host();
+    const { accel, noNested } = await services.driver.host();
+    if (wanted.nested && noNested)
+      throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
     const asked = request.diskSize !== undefined && !copied;
     const notes = await admitDisk(wanted.diskSize, { asked, force: request.force });
     // What could never start is not made.
@@ -245,6 +247,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       memory: wanted.memory,
       diskSize: wanted.diskSize,
       network: wanted.network,
+      nested: wanted.nested,
       env: request.env ?? {},
       ephemeral: request.ephemeral ?? false,
       labels: applyLabels({}, request.labels ?? {}),
@@ -398,13 +401,14 @@ const nameTaken = (name: string) =>
 
 type Sizes = { vcpu?: number | undefined; memory?: number | undefined; diskSize?: number | undefined };
 
-const shapeOf = (request: CreateVm, defaults: VmDefaults): VmDefaults => ({
+const shapeOf = (request: CreateVm, defaults: VmDefaults): Shape => ({
   image: request.image ?? defaults.image,
   kernel: request.kernel ?? defaults.kernel,
   vcpu: request.vcpu ?? defaults.vcpu,
   memory: request.memory ?? defaults.memory,
   diskSize: request.diskSize ?? defaults.diskSize,
   network: request.network ?? defaults.network,
+  nested: request.nested ?? false,
 });
 
 const checkShape = ({ vcpu = 1, memory = MIN_MEMORY, diskSize = MIN_DISK }: Sizes): void => {

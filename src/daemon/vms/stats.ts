@@ -1,13 +1,14 @@
 /** What VMs use: the host's account of each VMM, and what its guest says of itself. */
 import type { Writable } from "node:stream";
 import * as z from "zod/mini";
-import { silentProgress, withDeadline } from "../../contract/progress.ts";
+import { abortable, silentProgress, withDeadline } from "../../contract/progress.ts";
 import { BangerError } from "../../contract/errors.ts";
 import type { GuestStats, StatsLine, VmStats } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { vmFiles } from "../../host/paths.ts";
 import { processUse } from "../../host/proc.ts";
+import type { DeviceUse } from "../../vmm/driver.ts";
 import type { VmActor } from "./actor.ts";
 
 /** How long a guest may take to tell, in ms: one that stands still must not hold up the others. */
@@ -53,11 +54,23 @@ const guestStats = async (actor: VmActor, gone: AbortSignal): Promise<GuestStats
   }
 };
 
+/** What the VMM tells; a machine that does not answer at once is left out. */
+const deviceUse = async (actor: VmActor, gone: AbortSignal): Promise<DeviceUse | undefined> => {
+  const limit = AbortSignal.any([gone, AbortSignal.timeout(GUEST_LIMIT)]);
+  try {
+    return await abortable(actor.deviceUse(), limit);
+  } catch {
+    // It ended meanwhile, or has its hands full.
+    return undefined;
+  }
+};
+
 const statsOf = async (actor: VmActor, before: Map<string, Sample>, gone: AbortSignal): Promise<VmStats> => {
   const { id, name, state, memory, diskSize, pid } = actor.row();
   const { disk } = vmFiles(id);
-  const [use, guest, used] = await Promise.all([
+  const [use, devices, guest, used] = await Promise.all([
     pid === undefined ? undefined : processUse(pid),
+    state === "running" ? deviceUse(actor, gone) : undefined,
     state === "running" ? guestStats(actor, gone) : undefined,
     exists(disk).then((there) => (there ? bytesOnDisk(disk) : 0)),
   ]);
@@ -73,7 +86,8 @@ const statsOf = async (actor: VmActor, before: Map<string, Sample>, gone: AbortS
     ...(cpu === undefined ? {} : { cpu: Math.round(cpu * 10) / 10 }),
     ...(use ? { cpuTime: use.cpuTime } : {}),
     memory: { size: memory, ...(use ? { rss: use.rss, pss: use.pss } : {}) },
-    disk: { size: diskSize, used },
+    disk: { size: diskSize, used, ...devices?.disk },
+    ...(devices?.network ? { network: devices.network } : {}),
     ...(guest ? { guest } : {}),
   };
 };

@@ -7,6 +7,19 @@ export type MachineConfiguration = {
   mem_size_mib: number;
 };
 
+/** Changes of what KVM would show of the CPU. */
+export type CpuConfiguration = {
+  cpuid_modifiers: {
+    /** In hex, with `0x`. */
+    leaf: string;
+    subleaf: string;
+    /** Of KVM; 0: the subleaf does not count. */
+    flags: number;
+    /** `0b` and 32 of `0`, `1` and `x`, highest bit first. */
+    modifiers: { register: "eax" | "ebx" | "ecx" | "edx"; bitmap: string }[];
+  }[];
+};
+
 /** Paths are relative to Firecracker's working folder. */
 export type BootSource = { kernel_image_path: string; initrd_path?: string; boot_args?: string };
 

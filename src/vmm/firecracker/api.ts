@@ -5,6 +5,7 @@ import type {
   Action,
   Balloon,
   BootSource,
+  CpuConfiguration,
   Drive,
   EntropyDevice,
   InstanceInfo,
@@ -29,6 +30,8 @@ export type FirecrackerApi = {
   putMetrics(metrics: Metrics): Promise<void>;
   /** Before the start; again replaces. */
   putMachineConfiguration(configuration: MachineConfiguration): Promise<void>;
+  /** Before the start; again replaces. */
+  putCpuConfiguration(configuration: CpuConfiguration): Promise<void>;
   /** Before the start; again replaces. The files must be there. */
   putBootSource(source: BootSource): Promise<void>;
   /** Before the start; the order of first calls is the order of `vda`, `vdb`, …. The file must be there. */
@@ -83,6 +86,7 @@ export const firecrackerApi = (channel: Duplex): FirecrackerApi => {
     putLogger: put(() => "/logger"),
     putMetrics: put(() => "/metrics"),
     putMachineConfiguration: put(() => "/machine-config"),
+    putCpuConfiguration: put(() => "/cpu-config"),
     putBootSource: put(() => "/boot-source"),
     putDrive: put(({ drive_id }) => `/drives/${drive_id}`),
     patchDrive: patch(({ drive_id }) => `/drives/${drive_id}`),

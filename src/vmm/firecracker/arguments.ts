@@ -1,10 +1,12 @@
 /** What Firecracker and the guest's kernel are told. Reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
 import { basename, join } from "node:path";
-import type { MachineSpec } from "../driver.ts";
+import type { Limits, MachineSpec } from "../driver.ts";
 import type { FirecrackerApi } from "./api.ts";
+import { METRICS } from "./metrics.ts";
 
 /** The tap, in a namespace of the VM's own (agent/src/host/tap.rs). */
 const TAP = "tap0";
+export const NIC = "net0";
 /** Every VM is alone on its vsock. */
 const GUEST_CID = 3;
 
@@ -36,8 +38,9 @@ export const firecrackerArguments = (program: string, spec: MachineSpec): [strin
   basename(spec.sockets.control),
   "--id",
   /^[A-Za-z0-9-]{1,64}$/.test(spec.name) ? spec.name : "banger",
+  // A guest can make it warn without end. How it failed is in its exit status and on stderr.
   "--level",
-  "Warning",
+  "Off",
   "--",
   `${DISK_MARK}${spec.disks[1]?.path ?? ""}`,
 ];
@@ -59,10 +62,25 @@ export const driveLinks = (spec: MachineSpec): { path: string; target: string }[
 /** What a guest gets, in MiB. */
 export const memoryMiB = ({ memory }: Pick<MachineSpec, "memory">): number => Math.ceil(memory / 2 ** 20);
 
+/** Bits of a register that Firecracker is to clear: the first of the string is bit 31, `x` is left as it is. */
+const cleared = (bit: number): string => `0b${"x".repeat(31 - bit)}0${"x".repeat(bit)}`;
+
+/** No VMX and no SVM: what lets a guest run VMs is the host kernel's most intricate code, and no snapshot of Firecracker's holds its state. */
+const NO_NESTED = {
+  cpuid_modifiers: [
+    { leaf: "0x1", subleaf: "0x0", flags: 0, modifiers: [{ register: "ecx" as const, bitmap: cleared(5) }] },
+    { leaf: "0x80000001", subleaf: "0x0", flags: 0, modifiers: [{ register: "ecx" as const, bitmap: cleared(2) }] },
+  ],
+};
+
 export type Shape = Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">;
 
 /** Everything that makes the machine, but for the places of kernel and initramfs. */
-export const configuration = (spec: Shape, vsock: string) => ({
+/** A bucket that fills within a second. */
+const perSecond = (bytes: number) => ({ bandwidth: { size: bytes, refill_time: 1000 } });
+
+export const configuration = (spec: Shape, vsock: string, { diskBandwidth, networkBandwidth }: Limits) => ({
+  cpu: NO_NESTED,
   machine: { vcpu_count: spec.vcpu, mem_size_mib: memoryMiB(spec) },
   kernelArguments: [...kernelArguments, ...spec.kernelArguments].join(" "),
   drives: spec.disks.map(({ readonly }, index) => ({
@@ -72,18 +90,27 @@ export const configuration = (spec: Shape, vsock: string) => ({
     is_read_only: readonly,
     cache_type: readonly ? ("Unsafe" as const) : ("Writeback" as const),
     io_engine: "Sync" as const,
+    ...(readonly || diskBandwidth === undefined ? {} : { rate_limiter: perSecond(diskBandwidth) }),
   })),
   vsock: { guest_cid: GUEST_CID, uds_path: vsock },
   balloon: { amount_mib: 0, deflate_on_oom: true, free_page_reporting: true },
-  nic: spec.nic && { iface_id: "net0", host_dev_name: TAP, guest_mac: spec.nic.mac },
+  nic: spec.nic && {
+    iface_id: NIC,
+    host_dev_name: TAP,
+    guest_mac: spec.nic.mac,
+    ...(networkBandwidth === undefined
+      ? {}
+      : { rx_rate_limiter: perSecond(networkBandwidth), tx_rate_limiter: perSecond(networkBandwidth) }),
+  },
 });
 
 /** The guest owns the serial line's registers, whatever its kernel does with them: what it writes must not fill a file of ours. */
 const NO_SERIAL = { serial_out_path: "/dev/null" };
 
 /** All calls from a fresh Firecracker to a guest that runs. */
-export const bringUp = async (api: FirecrackerApi, spec: MachineSpec): Promise<void> => {
+export const bringUp = async (api: FirecrackerApi, spec: MachineSpec, limits: Limits): Promise<void> => {
   await api.putSerial(NO_SERIAL);
+  await api.putMetrics({ metrics_path: METRICS });
   if (spec.restore) {
     await api.loadSnapshot({
       snapshot_path: spec.restore.state,
@@ -92,8 +119,9 @@ export const bringUp = async (api: FirecrackerApi, spec: MachineSpec): Promise<v
     });
     return;
   }
-  const wanted = configuration(spec, basename(spec.sockets.agent));
+  const wanted = configuration(spec, basename(spec.sockets.agent), limits);
   await api.putMachineConfiguration(wanted.machine);
+  await api.putCpuConfiguration(wanted.cpu);
   await api.putBootSource({
     kernel_image_path: spec.kernel,
     initrd_path: spec.initramfs,

@@ -1,104 +1,35 @@
 /** The driver over a stand-in (test/fake-firecracker) that checks every request against Firecracker's own description and runs the real agent. */
 import assert from "node:assert/strict";
-import { access, chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  access,
+  appendFile,
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { installFake } from "../../../test/fake-firecracker/install.ts";
-import type { FakeSettings, RecordedRequest } from "../../../test/fake-firecracker/settings.ts";
-import { processEnds } from "../../../test/support/wait.ts";
+import { greets, MEMORY, withFake } from "../../../test/fake-firecracker/bed.ts";
+import type { RecordedRequest } from "../../../test/fake-firecracker/settings.ts";
 import { silentProgress } from "../../contract/progress.ts";
-import { callGuest } from "../../guest/call.ts";
-import { connectGuest } from "../../guest/connection.ts";
-import { agentBinary } from "../../host/paths.ts";
-import { processesNaming, processStartTime, processState } from "../../host/proc.ts";
-import { signalGroup } from "../../host/process.ts";
-import type { Driver, Machine, MachineIdentity, MachineSpec } from "../driver.ts";
+import { processStartTime, processState } from "../../host/proc.ts";
 import { firecrackerDriver } from "./driver.ts";
-
-type Bed = {
-  root: string;
-  driver: Driver;
-  spec: MachineSpec;
-  program: string;
-  requests(): Promise<RecordedRequest[]>;
-  start(spec?: Partial<MachineSpec>, signal?: AbortSignal): Promise<Machine>;
-  /** Everything that a start may leave is gone. */
-  nothingLeft(): Promise<void>;
-};
-
-const MEMORY = 64 * 2 ** 20;
-
-const withFake = async (settings: Partial<FakeSettings>, use: (bed: Bed) => Promise<void>): Promise<void> => {
-  const root = await mkdtemp(join(tmpdir(), "fire-"));
-  const { path, requests } = await installFake(root, { agent: agentBinary(), ...settings });
-  const place = (name: string) => join(root, name);
-  for (const name of ["kernel", "initramfs", "image", "disk.ext4", "modules"]) await writeFile(place(name), name);
-  const folder = place("run");
-  const spec: MachineSpec = {
-    name: "box",
-    vcpu: 2,
-    memory: MEMORY,
-    kernel: place("kernel"),
-    initramfs: place("initramfs"),
-    kernelArguments: ["extra=1"],
-    disks: [
-      { path: place("image"), readonly: true },
-      { path: place("disk.ext4"), readonly: false },
-      { path: place("modules"), readonly: true },
-    ],
-    nic: undefined,
-    sockets: {
-      folder,
-      agent: join(folder, "a.sock"),
-      control: join(folder, "c.sock"),
-      console: join(folder, "s.sock"),
-    },
-    log: place("vmm.log"),
-    networkLog: place("network.log"),
-  };
-  const driver = firecrackerDriver({ firecracker: path, qemu: "qemu", kvm: async () => undefined });
-  const pids: number[] = [];
-  const onIdentity = async ({ pid }: MachineIdentity) => void pids.push(pid);
-  try {
-    await use({
-      root,
-      driver,
-      spec,
-      program: path,
-      requests,
-      start: (more = {}, signal) => driver.start({ ...spec, ...more }, onIdentity, silentProgress(signal)),
-      nothingLeft: async () => {
-        await assert.rejects(access(folder), { code: "ENOENT" });
-        for (const pid of pids) await processEnds(pid);
-        assert.deepEqual(await processesNaming(spec.disks[1]?.path ?? ""), []);
-      },
-    });
-  } finally {
-    for (const pid of pids) {
-      signalGroup(pid, "SIGKILL");
-      await processEnds(pid);
-    }
-    await rm(root, { recursive: true });
-  }
-};
 
 const calls = (requests: readonly RecordedRequest[]): string[] =>
   requests.map(({ method, path }) => `${method} ${path}`);
 
-/** The agent behind a machine answers. */
-const greets = async (machine: Machine, epoch: number): Promise<void> => {
-  const channel = await machine.openAgentChannel();
-  const guest = await connectGuest({ channel, epoch, onEvent: () => undefined }, silentProgress());
-  assert.equal(guest.hello.version, 1);
-  const found = (await callGuest(guest, { op: "stat", path: "/proc" }, silentProgress())) as { type: string };
-  assert.equal(found.type, "dir");
-  guest.close();
-};
-
 const COLD = [
   "PUT /serial",
+  "PUT /metrics",
   "PUT /machine-config",
+  "PUT /cpu-config",
   "PUT /boot-source",
   "PUT /drives/disk0",
   "PUT /drives/disk1",
@@ -109,7 +40,7 @@ const COLD = [
   "PUT /actions",
 ];
 
-test("a cold boot: ten calls that the description allows, paths that hold in every VM, and an agent that answers once it has knocked", () =>
+test("a cold boot: twelve calls that the description allows, paths that hold in every VM, and an agent that answers once it has knocked", () =>
   withFake({}, async ({ root, spec, start, requests, driver, nothingLeft }) => {
     const machine = await start();
     await greets(machine, 1);
@@ -132,6 +63,14 @@ test("a cold boot: ten calls that the description allows, paths that hold in eve
     await machine.kill();
     assert.equal((await machine.ended).clean, true);
     await nothingLeft();
+  }));
+
+test("once the guest answers nobody listens for its knocks any more, and it is found again without one", () =>
+  withFake({}, async ({ start, spec }) => {
+    const machine = await start();
+    await greets(machine, 1);
+    await assert.rejects(access(`${spec.sockets.agent}_1024`), { code: "ENOENT" });
+    await greets(machine, 2);
   }));
 
 test("a channel that is opened before the guest has booted waits for its knock", async () => {
@@ -280,6 +219,26 @@ test("releases whose pause cuts vsock off are stopped as a process, others by th
     });
 });
 
+test("what its devices have moved is added up, also by a later daemon for itself, whatever else comes through the pipe", () =>
+  withFake({}, async ({ start, driver, spec }) => {
+    const first = await start();
+    const pipe = join(spec.sockets.folder, "metrics");
+    assert.equal((await stat(pipe)).mode & 0o777, 0o600);
+    assert.deepEqual(await first.deviceUse(), {
+      disk: { read: 4096, written: 512 },
+      network: { received: 60, sent: 42 },
+    });
+    await appendFile(
+      pipe,
+      `{"block_disk1": {"read_bytes": "x", "write_bytes": -1}}\n{"block_dis\n[]\nnull\n${"x".repeat(60_000)}`,
+    );
+    await appendFile(pipe, "\n");
+    assert.deepEqual((await first.deviceUse())?.disk, { read: 8192, written: 1024 });
+    first.detach();
+    const machine = await driver.adopt(first.identity, spec.sockets);
+    assert.deepEqual((await machine?.deviceUse())?.disk, { read: 4096, written: 512 });
+  }));
+
 test("a disk grows while the guest runs", () =>
   withFake({}, async ({ start, requests, spec }) => {
     const machine = await start();
@@ -301,11 +260,13 @@ const request = ({ state, memory, disk }: { state: string; memory: string; disk:
   goOn: true,
 });
 
-test("a snapshot goes on, and another machine goes on from it in two calls", () =>
+test("a snapshot goes on, and another machine goes on from it in three calls", () =>
   withFake({}, async ({ root, start, driver, spec, requests }) => {
     const source = await start();
+    const channel = await source.openAgentChannel();
     const saved = await saveInto(root, "saved");
     await source.save(request(saved), silentProgress());
+    assert.ok(channel.destroyed, "it would go on to nowhere");
     assert.equal(await readFile(saved.disk, "utf8"), "disk.ext4");
     for (const path of [saved.state, saved.memory]) assert.equal((await stat(path)).mode & 0o777, 0o600);
     await greets(source, 1);
@@ -313,11 +274,11 @@ test("a snapshot goes on, and another machine goes on from it in two calls", () 
     const before = (await requests()).length;
     const clone = await start({ restore: saved });
     await greets(clone, 2);
-    assert.deepEqual(calls((await requests()).slice(before)), ["PUT /serial", "PUT /snapshot/load"]);
+    assert.deepEqual(calls((await requests()).slice(before)), ["PUT /serial", "PUT /metrics", "PUT /snapshot/load"]);
     const again = await saveInto(root, "again");
     await clone.save({ ...request(again), base: saved.memory }, silentProgress());
     assert.equal((await stat(again.memory)).size, MEMORY);
-    const shape = { vcpu: 2, memory: MEMORY, kernelArguments: [], disks: spec.disks, nic: undefined };
+    const shape = { vcpu: 2, memory: MEMORY, nested: false, kernelArguments: [], disks: spec.disks, nic: undefined };
     const signature = await driver.signature(shape);
     assert.equal(
       await driver.signature({ ...shape, disks: spec.disks.map((disk) => ({ ...disk, path: "/x" })) }),

@@ -1,24 +1,25 @@
 /** Firecracker, on hosts where KVM works. */
 import { mkdir, open, rm, symlink } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { basename } from "node:path";
+import { basename, join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { abortable, throwIfAborted } from "../../contract/progress.ts";
-import { readFileIfThere } from "../../host/files.ts";
+import { exists, readFileIfThere } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
 import { agentBinary } from "../../host/paths.ts";
 import { processesNaming, processStartTime, processState } from "../../host/proc.ts";
 import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
-import type { Driver, MachineEnd, MachineSpec } from "../driver.ts";
+import { type Driver, type Limits, type MachineEnd, type MachineSpec, noLimits } from "../driver.ts";
 import { endHelpers, unreachableMachine } from "../qemu/machine.ts";
 import { chooseNetwork, startPlainPasst } from "../qemu/network.ts";
 import { hostCpu } from "../qemu/signature.ts";
 import { firecrackerApi } from "./api.ts";
 import { socketAppears } from "./appears.ts";
-import { bringUp, configuration, diskOf, driveLinks, firecrackerArguments } from "./arguments.ts";
+import { bringUp, configuration, diskOf, driveLink, driveLinks, firecrackerArguments, NIC } from "./arguments.ts";
 import { requireKvm, requireTap } from "./host.ts";
 import { machine } from "./machine.ts";
+import { makeMetricsPipe, METRICS, readMetrics } from "./metrics.ts";
 import { locateFirecracker, readRelease } from "./release.ts";
 import { listenForKnocks } from "./vsock.ts";
 
@@ -27,18 +28,26 @@ export type FirecrackerOptions = {
   firecracker: string;
   /** Tries KVM, where it is installed. */
   qemu: string;
+  /** Default: none. */
+  limits?: Limits;
   /** Default: `requireKvm`. */
   kvm?: (qemu: string) => Promise<void>;
 };
 
-export const firecrackerDriver = ({ firecracker, qemu, kvm = requireKvm }: FirecrackerOptions): Driver => {
+export const firecrackerDriver = ({
+  firecracker,
+  qemu,
+  limits = noLimits,
+  kvm = requireKvm,
+}: FirecrackerOptions): Driver => {
   const program = once(async () => {
     const path = await locateFirecracker(firecracker);
     return { path, release: await readRelease(path) };
   });
   const host = once(async () => {
     const [, , network] = await Promise.all([program(), kvm(qemu), chooseNetwork()]);
-    return { accel: "kvm" as const, network };
+    const noNested = { reason: "Firecracker's guests cannot run VMs", hint: 'write `vmm = "qemu"` in config.toml' };
+    return { accel: "kvm" as const, network, noNested };
   });
   const tap = once(requireTap);
 
@@ -66,10 +75,17 @@ export const firecrackerDriver = ({ firecracker, qemu, kvm = requireKvm }: Firec
       await rm(link, { force: true });
       await symlink(target, link);
     }
-    const knocks = await listenForKnocks(sockets.agent);
-    undo.defer(() => knocks.close());
+    // One that goes on from a saved machine listens already.
+    const knocks = spec.restore ? undefined : await listenForKnocks(sockets.agent);
+    undo.defer(() => knocks?.close());
     using api = socketAppears(sockets.folder, basename(sockets.control), sockets.control);
-    const passt = spec.nic && (await startPlainPasst(sockets.folder, spec.networkLog));
+    const pipe = join(sockets.folder, METRICS);
+    const [passt] = await Promise.all([
+      spec.nic && startPlainPasst(sockets.folder, spec.networkLog),
+      rm(pipe, { force: true }).then(() => makeMetricsPipe(pipe)),
+    ]);
+    const metrics = await readMetrics(pipe, driveLink(1), NIC);
+    undo.defer(() => metrics.close());
     const passtTime = passt && (await processStartTime(passt.pid));
     const helpers = passt && passtTime !== undefined ? [{ pid: passt.pid, startTime: passtTime }] : [];
     undo.defer(() => endHelpers(helpers));
@@ -95,10 +111,10 @@ export const firecrackerDriver = ({ firecracker, qemu, kvm = requireKvm }: Firec
     await onIdentity(identity);
     const client = firecrackerApi(await api.connect(failed, progress.signal));
     undo.defer(() => client.close());
-    await abortable(Promise.race([untilEnd(bringUp(client, spec), failed), failed]), progress.signal);
+    await abortable(Promise.race([untilEnd(bringUp(client, spec, limits), failed), failed]), progress.signal);
     undo.move();
     const booted = spec.restore !== undefined;
-    return machine({ identity, api: client, knocks, sockets, release, exited, booted, paused: false });
+    return machine({ identity, api: client, knocks, metrics, sockets, release, exited, booted, paused: false });
   };
 
   const adopt: Driver["adopt"] = async (identity, sockets) => {
@@ -114,19 +130,21 @@ export const firecrackerDriver = ({ firecracker, qemu, kvm = requireKvm }: Firec
       return unreachableMachine(identity, sockets);
     }
     const client = firecrackerApi(channel);
-    const knocks = await listenForKnocks(sockets.agent);
     // One that was stopped answers nothing.
     const stopped = (await processState(identity.pid)) === "T";
     const paused = !stopped && (await client.describe()).state === "Paused";
     const { release } = await program();
-    return machine({ identity, api: client, knocks, sockets, release, exited: undefined, booted: true, paused });
+    const pipe = join(sockets.folder, METRICS);
+    const metrics = (await exists(pipe)) ? await readMetrics(pipe, driveLink(1), NIC) : undefined;
+    const known = { exited: undefined, knocks: undefined, booted: true };
+    return machine({ identity, api: client, metrics, sockets, release, paused, ...known });
   };
 
   const signature: Driver["signature"] = async (spec) => {
     const [{ release }, cpu] = await Promise.all([program(), hostCpu()]);
     // A MAC address is the guest's own affair after a restore.
     const shape = { ...spec, nic: spec.nic && { mac: "02:00:00:00:00:00" } };
-    return JSON.stringify([release.join("."), cpu, configuration(shape, "agent")]);
+    return JSON.stringify([release.join("."), cpu, configuration(shape, "agent", limits)]);
   };
 
   return { name: "firecracker", host, signature, start, adopt, running };
@@ -142,11 +160,23 @@ const untilEnd = async (calls: Promise<void>, failed: Promise<never>): Promise<v
   }
 };
 
+/** Its own exit statuses (`FcExitCode`), where the number alone says nothing. */
+const EXITS: Readonly<Record<number, string>> = {
+  148: "was ended by its own seccomp filter",
+  149: "was ended by SIGBUS",
+  150: "was ended by SIGSEGV",
+  151: "was ended by SIGXFSZ",
+  154: "was ended by SIGXCPU",
+  155: "was ended by SIGPIPE",
+  156: "was ended by SIGHUP",
+  157: "was ended by SIGILL",
+};
+
 /** How it ended, with its own last words where it failed. */
 const describeEnd = async (exit: Exit, log: string): Promise<MachineEnd> => {
   if (exit.status === 0) return { reason: "the guest restarted, or its kernel stopped", clean: true };
   const words = ((await readFileIfThere(log).catch(() => "")) ?? "").trim().split("\n").at(-1)?.slice(0, 300);
-  const how = describeExit(exit);
+  const how = EXITS[exit.status ?? 0] ?? describeExit(exit);
   return { reason: `Firecracker ${how}${words ? `: ${words}` : ""}`, clean: false };
 };
 

@@ -1,5 +1,6 @@
 /** A running Firecracker, started by this daemon or by an earlier one. */
 import { rm, stat, truncate } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { BangerError } from "../../contract/errors.ts";
@@ -9,16 +10,20 @@ import type { Machine, MachineEnd, MachineIdentity, MachineSpec } from "../drive
 import { endHelpers, gone } from "../qemu/machine.ts";
 import type { FirecrackerApi } from "./api.ts";
 import { driveLink } from "./arguments.ts";
+import type { Metrics } from "./metrics.ts";
 import { pauseCutsVsock, type Release } from "./release.ts";
 import { saveMachine } from "./save.ts";
-import { connectToAgent, type Knocks } from "./vsock.ts";
+import { connectToAgent, type Knocks, listenForKnocks } from "./vsock.ts";
 
 export type Parts = {
   identity: MachineIdentity;
   api: FirecrackerApi;
-  knocks: Knocks;
+  /** Listens since before the guest was started; undefined where nobody does. */
+  knocks: Knocks | undefined;
   sockets: MachineSpec["sockets"];
   release: Release;
+  /** Undefined where an earlier build started it. */
+  metrics: Metrics | undefined;
   /** How the process ended, when it is a child of this one. */
   exited: Promise<MachineEnd> | undefined;
   /** The guest has booted: it need not be waited for until it knocks. */
@@ -27,17 +32,18 @@ export type Parts = {
   paused: boolean;
 };
 
-export const machine = ({ identity, api, knocks, sockets, release, exited, ...state }: Parts): Machine => {
+export const machine = ({ identity, api, metrics, sockets, release, exited, ...state }: Parts): Machine => {
   const ended = Promise.withResolvers<MachineEnd>();
   let detached = false;
   let killed = false;
-  let { booted, paused } = state;
+  let { booted, knocks, paused } = state;
   const disk = (index: number) => join(sockets.folder, driveLink(index));
 
   const finish = async (end: MachineEnd) => {
     if (detached) return;
     api.close();
-    await knocks.close();
+    metrics?.close();
+    await knocks?.close();
     // What cannot be removed is in nobody's way; the end must be told.
     await rm(sockets.folder, { recursive: true, force: true }).catch(() => undefined);
     await endHelpers(identity.helpers).catch(() => undefined);
@@ -59,16 +65,24 @@ export const machine = ({ identity, api, knocks, sockets, release, exited, ...st
       }),
     ]);
 
+  /** The last that was opened. */
+  let channel: Socket | undefined;
   const openAgentChannel: Machine["openAgentChannel"] = async () => {
-    let seen = 0;
-    if (!booted) await overBefore(knocks.after(seen));
-    for (;;) {
-      booted = true;
-      seen = knocks.count;
-      const channel = await connectToAgent(sockets.agent);
-      if (channel) return channel;
-      await overBefore(knocks.after(seen));
+    if (!booted && knocks) await overBefore(knocks.after(0));
+    booted = true;
+    channel = await connectToAgent(sockets.agent);
+    while (!channel) {
+      // Heard from before the guest is tried again, so that none is missed.
+      knocks ??= await listenForKnocks(sockets.agent);
+      const seen = knocks.count;
+      channel = await connectToAgent(sockets.agent);
+      if (!channel) await overBefore(knocks.after(seen));
     }
+    // A guest that is there has nothing more to say here, and could knock without end.
+    const heard = knocks;
+    knocks = undefined;
+    await heard?.close();
+    return channel;
   };
 
   /** Whole process or CPUs only: see `pauseCutsVsock`. */
@@ -107,6 +121,7 @@ export const machine = ({ identity, api, knocks, sockets, release, exited, ...st
     onAgentPort: () => undefined,
     // Firecracker hands the guest an I/O error instead.
     onDiskFull: () => undefined,
+    deviceUse: async () => metrics?.read(() => api.putAction({ action_type: "FlushMetrics" })),
     growDisk: async (index, bytes) => {
       const path = disk(index);
       if ((await stat(path)).size < bytes) await truncate(path, bytes);
@@ -119,7 +134,9 @@ export const machine = ({ identity, api, knocks, sockets, release, exited, ...st
       if (stopped) await api.patchVm({ state: "Paused" });
       const wasRunning = !stopped && !paused;
       paused ||= stopped;
-      const saved = await overBefore(saveMachine({ api, disk, wasRunning }, request, progress));
+      const saved = await overBefore(
+        saveMachine({ api, disk, wasRunning, onCut: () => channel?.destroy() }, request, progress),
+      );
       paused = !(wasRunning && request.goOn);
       return saved;
     },
@@ -135,7 +152,8 @@ export const machine = ({ identity, api, knocks, sockets, release, exited, ...st
     detach: () => {
       detached = true;
       api.close();
-      void knocks.close();
+      metrics?.close();
+      void knocks?.close();
     },
   };
 };

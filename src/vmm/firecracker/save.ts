@@ -13,10 +13,12 @@ export type Saving = {
   /** Path of a disk, by its index in `MachineSpec.disks`. */
   disk(index: number): string;
   wasRunning: boolean;
+  /** The guest has been told to forget its connections: the host's ends look as if they lived on, and carry nothing any more. */
+  onCut(): void;
 };
 
 export const saveMachine = async (
-  { api, disk, wasRunning }: Saving,
+  { api, disk, wasRunning, onCut }: Saving,
   { base, target, disk: wantedDisk, goOn }: SaveRequest,
   progress: Progress,
 ): Promise<Saved> => {
@@ -28,7 +30,12 @@ export const saveMachine = async (
   const stopped = performance.now();
   if (wasRunning) await api.patchVm({ state: "Paused" });
   try {
-    await api.createSnapshot({ snapshot_path: target.state, mem_file_path: target.memory, snapshot_type: type });
+    // In any case: the guest is told first, whatever fails then.
+    try {
+      await api.createSnapshot({ snapshot_path: target.state, mem_file_path: target.memory, snapshot_type: type });
+    } finally {
+      onCut();
+    }
     if (wantedDisk) await copySparse(disk(wantedDisk.index), wantedDisk.target, progress);
     // Firecracker makes them by its umask.
     await Promise.all([target.state, target.memory].map((path) => chmod(path, 0o600)));

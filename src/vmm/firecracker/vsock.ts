@@ -45,7 +45,10 @@ export const listenForKnocks = async (path: string): Promise<Knocks> => {
         : new Promise<void>((resolve) => {
             waiting = [...waiting, resolve];
           }),
-    close: () => closeServer(server),
+    close: async () => {
+      await closeServer(server);
+      await rm(own, { force: true });
+    },
   };
 };
 

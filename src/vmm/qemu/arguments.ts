@@ -1,5 +1,5 @@
 /** The command line of QEMU. Their reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
-import type { Accel, MachineSpec, SavedMachine } from "../driver.ts";
+import type { Accel, Limits, MachineSpec, SavedMachine } from "../driver.ts";
 import type { AccelProbe } from "./accel.ts";
 
 /** Descriptors that QEMU inherits, after stdin, stdout and stderr. */
@@ -51,6 +51,7 @@ export const memoryMiB = ({ memory }: Pick<MachineSpec, "memory">): number => Ma
 export const qemuArguments = (
   qemu: string,
   accel: Accel,
+  { diskBandwidth }: Limits,
   spec: MachineSpec,
   append: readonly string[],
   netdev: string | undefined,
@@ -63,7 +64,8 @@ export const qemuArguments = (
   "-accel",
   accel === "tcg" ? "tcg,thread=multi" : "kvm",
   "-cpu",
-  accel === "tcg" ? "max" : "host",
+  // What lets a guest run VMs is the host kernel's most intricate code: it is there only where it is asked for.
+  `${accel === "tcg" ? "max" : "host"}${spec.nested ? "" : accel === "tcg" ? ",svm=off" : ",svm=off,vmx=off"}`,
   "-smp",
   String(spec.vcpu),
   "-m",
@@ -80,7 +82,7 @@ export const qemuArguments = (
     : ["-kernel", spec.kernel, "-initrd", spec.initramfs, "-append", append.join(" ")]),
   ...spec.disks.flatMap(({ path, readonly }, index) => [
     "-drive",
-    `id=${driveName(index)},file=${driveValue(path)},format=raw,if=none,cache=writeback,${readonly ? "readonly=on" : "readonly=off,discard=unmap"}`,
+    `id=${driveName(index)},file=${driveValue(path)},format=raw,if=none,cache=writeback,${readonly ? "readonly=on" : `readonly=off,discard=unmap${diskBandwidth ? `,throttling.bps-total=${diskBandwidth}` : ""}`}`,
     "-device",
     `virtio-blk-device,drive=${driveName(index)}`,
   ]),

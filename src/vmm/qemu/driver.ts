@@ -9,24 +9,26 @@ import { once } from "../../host/once.ts";
 import { processesNaming, processStartTime } from "../../host/proc.ts";
 import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
 import { bindForChild, closeServer, connectTo, descriptorOf } from "../../host/sockets.ts";
-import type { Driver, MachineSpec } from "../driver.ts";
+import { type Driver, type Limits, type MachineSpec, noLimits } from "../driver.ts";
 import { probeAcceleration } from "./accel.ts";
 import { driveName, driveValue, kernelArguments, qemuArguments, inherited } from "./arguments.ts";
 import { endHelpers, machine, unreachableMachine } from "./machine.ts";
 import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
+import { nestedIsOff } from "./nested.ts";
 import { machineSignature } from "./signature.ts";
 
-/** @param qemu program name or path */
-export const qemuDriver = (qemu: string): Driver => {
+/** @param qemu program name or path @param limits of the disk only */
+export const qemuDriver = (qemu: string, limits: Limits = noLimits): Driver => {
   const host = once(async () => {
     const [probe, network] = await Promise.all([probeAcceleration(qemu), chooseNetwork()]);
-    return { accel: probe.accel, network, probe };
+    const noNested = probe.accel === "kvm" ? await nestedIsOff() : undefined;
+    return { accel: probe.accel, network, noNested, probe };
   });
 
   const spawnQemu = async (spec: MachineSpec, sockets: Server[], nic: Socket | undefined): Promise<RunningProcess> => {
     const { accel, network, probe } = await host();
     const netdev = spec.nic ? netdevArgument(network, inherited.network) : undefined;
-    const argv = qemuArguments(qemu, accel, spec, [...kernelArguments(probe), ...spec.kernelArguments], netdev);
+    const argv = qemuArguments(qemu, accel, limits, spec, [...kernelArguments(probe), ...spec.kernelArguments], netdev);
     await using log = await open(spec.log, "w", 0o600);
     await using state = spec.restore && (await open(spec.restore.state));
     return await startProcess({
@@ -91,7 +93,7 @@ export const qemuDriver = (qemu: string): Driver => {
     }
   };
 
-  const sign = machineSignature(qemu);
+  const sign = machineSignature(qemu, limits);
   const signature: Driver["signature"] = async (spec) => sign((await host()).probe, spec);
 
   return { name: "qemu", host, signature, start, adopt, running };

@@ -2,11 +2,12 @@
 import { rm } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { PassThrough } from "node:stream";
+import * as z from "zod/mini";
 import { BangerError } from "../../contract/errors.ts";
 import { processStartTime } from "../../host/proc.ts";
 import { signalGroup } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
-import type { Machine, MachineEnd, MachineIdentity, MachineSpec, ProcessIdentity } from "../driver.ts";
+import type { DeviceUse, Machine, MachineEnd, MachineIdentity, MachineSpec, ProcessIdentity } from "../driver.ts";
 import { driveName } from "./arguments.ts";
 import { type QmpEvent, qmpClient } from "./qmp.ts";
 import { endStrayMirror, saveMachine } from "./save.ts";
@@ -78,6 +79,7 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
     openAgentChannel: () => connectTo(sockets.agent),
     onAgentPort: (listener) => void portListeners.add(listener),
     onDiskFull: (listener) => void diskFullListeners.add(listener),
+    deviceUse: async () => ownDisk(await qmp.execute("query-blockstats")),
     growDisk: async (disk, bytes) => void (await qmp.execute("block_resize", { device: driveName(disk), size: bytes })),
     pause: async () => void (await qmp.execute("stop")),
     resume: async () => void (await qmp.execute("cont")),
@@ -97,6 +99,15 @@ export const machine = ({ identity, control, console, sockets, exited }: Parts):
       console.destroy();
     },
   };
+};
+
+const blockStats = z.array(
+  z.object({ device: z.optional(z.string()), stats: z.object({ rd_bytes: z.number(), wr_bytes: z.number() }) }),
+);
+
+const ownDisk = (answer: unknown): DeviceUse | undefined => {
+  const stats = blockStats.parse(answer).find(({ device }) => device === driveName(1))?.stats;
+  return stats && { disk: { read: stats.rd_bytes, written: stats.wr_bytes } };
 };
 
 const endReason = (shutdown: string | undefined, exit: string | undefined): string => {
@@ -128,6 +139,7 @@ export const unreachableMachine = (identity: MachineIdentity, sockets: MachineSp
     openAgentChannel: refused,
     onAgentPort: () => undefined,
     onDiskFull: () => undefined,
+    deviceUse: async () => undefined,
     growDisk: refused,
     pause: refused,
     resume: refused,

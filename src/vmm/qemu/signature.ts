@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { release } from "node:os";
 import { once } from "../../host/once.ts";
 import { runTool } from "../../host/process.ts";
-import type { MachineSpec } from "../driver.ts";
+import type { Limits, MachineSpec } from "../driver.ts";
 import { type AccelProbe, programFingerprint } from "./accel.ts";
 import { kernelArguments, qemuArguments } from "./arguments.ts";
 
@@ -18,21 +18,26 @@ const placeless = {
   networkLog: "",
 };
 
-export type SignedSpec = Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">;
+export type SignedSpec = Pick<MachineSpec, "vcpu" | "memory" | "nested" | "kernelArguments" | "disks" | "nic">;
 
 /** @param qemu program name or path */
-export const machineSignature = (qemu: string): ((probe: AccelProbe, spec: SignedSpec) => Promise<string>) => {
+export const machineSignature = (
+  qemu: string,
+  limits: Limits,
+): ((probe: AccelProbe, spec: SignedSpec) => Promise<string>) => {
   const version = programVersion(qemu);
-  return async (probe, { vcpu, memory, kernelArguments: more, disks, nic }) => {
+  return async (probe, { vcpu, memory, nested, kernelArguments: more, disks, nic }) => {
     // The counter's rate is measured anew at each boot of the host, and never twice the same to the last kHz.
     const rounded = { ...probe, tscKhz: Math.round(probe.tscKhz / 1000) * 1000 };
     const argv = qemuArguments(
       "qemu",
       probe.accel,
+      limits,
       {
         ...placeless,
         vcpu,
         memory,
+        nested,
         kernelArguments: more,
         disks: disks.map(({ readonly }, index) => ({ path: `disk${index}`, readonly })),
         nic: nic && { mac: "02:00:00:00:00:00" },
