@@ -7,7 +7,7 @@ import type { TemplateInfo } from "../../src/contract/templates.ts";
 import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
 import { type Done, type Host, testHost } from "../support/host.ts";
-import { folderHolds, processEnds } from "../support/wait.ts";
+import { childEnds, folderHolds, processEnds } from "../support/wait.ts";
 
 const SLIM = "debian-bookworm-slim";
 const GOLDEN = "debian-bookworm";
@@ -121,7 +121,7 @@ test("a daemon that dies while it makes a template leaves nothing of it", async 
   const daemon = await host.daemonPid();
   process.kill(daemon, "SIGKILL");
   await processEnds(daemon);
-  await new Promise((resolve) => making.once("close", resolve));
+  await childEnds(making);
   await ok("vm", "list");
   assert.equal((await host.processes()).filter(({ command }) => command.includes("banger-template")).length, 0);
   assert.deepEqual(await readdir(join(state(), "staging")), []);

@@ -30,13 +30,32 @@ export type RunOptions = {
   binary?: string;
 };
 
+type End = [status: number | null, signal: NodeJS.Signals | null];
+const ends = new WeakMap<ChildProcess, Promise<End>>();
+
+/** Listens from the first call on: a program may end long before a test asks how. */
+const endOf = (child: ChildProcess): Promise<End> => {
+  const known = ends.get(child);
+  if (known) return known;
+  const end = new Promise<End>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (status, signal) => resolve([status, signal]));
+  });
+  end.catch(() => undefined);
+  ends.set(child, end);
+  return end;
+};
+
 /** Starts the built program; stdin, stdout and stderr are pipes. */
-export const startBanger = (env: Environment, args: readonly string[], options: RunOptions = {}): ChildProcess =>
-  spawn(options.binary ?? bangerBinary, args, {
+export const startBanger = (env: Environment, args: readonly string[], options: RunOptions = {}): ChildProcess => {
+  const child = spawn(options.binary ?? bangerBinary, args, {
     env: { ...process.env, ...env, ...options.env },
     cwd: options.cwd ?? env.HOME,
     stdio: "pipe",
   });
+  void endOf(child);
+  return child;
+};
 
 /** Collects a program until its end; after the time limit it is killed and the test fails by its status. */
 export const finish = async (child: ChildProcess, options: RunOptions = {}): Promise<Done> => {
@@ -47,10 +66,7 @@ export const finish = async (child: ChildProcess, options: RunOptions = {}): Pro
   child.stdin?.on("error", () => child.stdin?.destroy());
   child.stdin?.end(options.input ?? "");
   const timer = setTimeout(() => child.kill("SIGKILL"), options.timeout ?? 120_000);
-  const [status, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", (code, name) => resolve([code, name]));
-  });
+  const [status, signal] = await endOf(child);
   clearTimeout(timer);
   const stdoutBytes = Buffer.concat(stdout);
   return {
