@@ -32,7 +32,9 @@ const yardstickOrder = [
  * the yardstick loads them the other way round; a module is what is in the file, whatever its name.)
  */
 export const modulesForYardstick = async (kernel: string, folder: string): Promise<string> => {
-  const order = (await readFile(join(kernel, "boot-modules", "order"), "utf8")).trim().split("\n");
+  // A guest of QEMU's has no vsock device and does not load its modules either.
+  const listed = (await readFile(join(kernel, "boot-modules", "order"), "utf8")).trim().split("\n");
+  const order = listed.filter((name) => !name.includes("vsock"));
   if (order.length !== yardstickOrder.length)
     throw new Error(`the yardstick loads ${yardstickOrder.length} modules, this kernel needs ${order.length}`);
   await mkdir(folder);

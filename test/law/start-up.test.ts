@@ -48,6 +48,11 @@ test("a command in a VM that runs, and a list of VMs, load none of Node's slow m
   }
 });
 
+test("the program itself loads no stream before it knows its command", async () => {
+  const way = await wayTo(/^node:stream/, "src/cli/main.ts");
+  assert.equal(way, undefined, way?.join(" -> ") ?? "");
+});
+
 test("the law can fail", async () => {
   assert.deepEqual((await wayTo(zod, "src/cli/doctor.ts"))?.at(-1), "zod/mini");
   assert.ok(await wayTo(slow, "src/cli/workspace/export.ts"));

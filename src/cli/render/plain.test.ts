@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { asciiJson, consoleFilter, harmless } from "./plain.ts";
+import { consoleFilter } from "./console.ts";
+import { asciiJson, harmless } from "./plain.ts";
 
 test("a message of a guest moves no cursor and sets no title", () => {
   assert.equal(harmless("a\x1b]52;c;aGk=\x07b\r\n\tc\x9b2J"), "a?]52;c;aGk=?b?\n\tc?2J");

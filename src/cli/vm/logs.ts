@@ -4,7 +4,7 @@ import { followFlag } from "../flags/follow.ts";
 import { sinceFlag } from "../flags/since.ts";
 import { interruptible } from "../interrupt.ts";
 import { carry, isTerminal } from "../render/output.ts";
-import { consoleFilter } from "../render/plain.ts";
+import { consoleFilter } from "../render/console.ts";
 import { vmArgument } from "./shared.ts";
 
 export const command = defineCommand({
