@@ -18,16 +18,21 @@ export type FoundImage = AsyncDisposable & {
 };
 
 /** Checks that a layer's archive is the one that the config names. */
-export const diffCheck =
-  (diffId: string): ContentCheck =>
+export const diffCheck = (diffId: string): ContentCheck => digestCheck(diffId, "content", "config");
+
+/** Checks that a layer's file is the one that the manifest names. */
+export const blobCheck = (digest: string): ContentCheck => digestCheck(digest, "blob", "manifest");
+
+const digestCheck =
+  (digest: string, what: string, who: string): ContentCheck =>
   () => {
-    const hash = hasherOf(diffId);
+    const hash = hasherOf(digest);
     return {
       update: (chunk) => void hash.update(chunk),
       check: () => {
-        const found = `${diffId.slice(0, 6)}:${hash.digest("hex")}`;
-        if (found !== diffId)
-          throw new TarError("corrupt", `its content has the digest ${found}, and the config says ${diffId}`);
+        const found = `${digest.slice(0, 6)}:${hash.digest("hex")}`;
+        if (found !== digest)
+          throw new TarError("corrupt", `its ${what} has the digest ${found}, and the ${who} says ${digest}`);
       },
     };
   };

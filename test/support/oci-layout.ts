@@ -12,6 +12,8 @@ export type LayoutImage = {
   layers: readonly Buffer[];
   /** Of the layers, in turn; default gzip. */
   packing?: readonly Packing[];
+  /** Bytes that follow each layer's packed ones in its blob. */
+  behind?: Buffer;
   config?: Record<string, unknown>;
   platform?: { os: string; architecture: string; variant?: string };
   /** Tag in the index. */
@@ -41,9 +43,8 @@ export const writeImage = async (folder: string, image: LayoutImage): Promise<Bl
   const layers: Blob[] = [];
   for (const [index, bytes] of image.layers.entries()) {
     const packing = image.packing?.[index % image.packing.length] ?? "gzip";
-    layers.push(
-      await writeBlob(folder, pack[packing](bytes), `application/vnd.oci.image.layer.v1.tar${suffix[packing]}`),
-    );
+    const blob = Buffer.concat([pack[packing](bytes), image.behind ?? Buffer.alloc(0)]);
+    layers.push(await writeBlob(folder, blob, `application/vnd.oci.image.layer.v1.tar${suffix[packing]}`));
   }
   const { os, architecture, variant } = image.platform ?? { os: "linux", architecture: "amd64" };
   const config = await writeBlob(

@@ -155,13 +155,35 @@ test("a layout with a damaged, a missing or a wrong blob is refused by name", as
   await writeFile(blob, bytes);
   await assert.rejects(importing({ path: bad, name: "x" }), {
     code: "IMAGE_CORRUPT",
-    message: /the blob sha256:[0-9a-f]+ has the digest sha256:/,
+    message: /layer 1 of 1 .* its blob has the digest sha256:.*the manifest says sha256:/,
   });
   await rm(await fresh());
   await assert.rejects(importing({ path: bad, name: "x" }), { code: "IMAGE_CORRUPT", message: /is missing/ });
   await writeFile(join(bad, "index.json"), "{}");
   await assert.rejects(importing({ path: bad, name: "x" }), { code: "IMAGE_REFUSED" });
   assert.deepEqual(await readdir(imagesFolder()).catch(() => []), []);
+});
+
+test("bytes behind a layer's packed ones are no part of the image, and yet of the blob that is checked", async () => {
+  const trailed = join(folder, "trailed");
+  for (const size of [10, 3_000_000]) {
+    await rm(trailed, { recursive: true, force: true });
+    await mkdir(trailed);
+    const [image] = await writeLayout(trailed, [
+      { tag: "x", layers: [tar([{ name: "a", data: "1" }])], behind: Buffer.alloc(size) },
+    ]);
+    const name = `trailed-${size}`;
+    await importing({ path: trailed, name });
+    assert.deepEqual(await pathsOf(name), ["a"]);
+    const blob = join(trailed, "blobs/sha256", image?.layers[0]?.digest.slice(7) ?? "");
+    const bytes = await readFile(blob);
+    bytes[bytes.length - 1] = 1;
+    await writeFile(blob, bytes);
+    await assert.rejects(importing({ path: trailed, name: "x" }), {
+      code: "IMAGE_CORRUPT",
+      message: /its blob has the digest/,
+    });
+  }
 });
 
 test("a file of the user's own is used where it lies, promoted without a moment in which it is not whole, and never removed", async () => {

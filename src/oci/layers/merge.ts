@@ -2,6 +2,7 @@
  * Merges an image's layers into one root file system, written as it is read: no extracted tree, no root, memory bounded by the number of
  * names. Layers are read once, from the top (shadow.ts); the few images of which that cannot be told are read twice (plan.ts).
  */
+import { createReadStream } from "node:fs";
 import { BangerError } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { isStorableXattr } from "../../ext4/writer.ts";
@@ -14,14 +15,16 @@ import { NeedsPlan, shadowTree } from "./shadow.ts";
 import type { RootfsAttributes, RootfsSink } from "./sink.ts";
 import { type FilePart, unpacked } from "./unpacked.ts";
 
-/** Takes an archive as it is read to its end; `check` throws when it is not what it should be. */
+/** Takes a file or an archive as it is read to its end; `check` throws when it is not what it should be. */
 export type ContentCheck = () => { update(chunk: Buffer): void; check(): void };
 
 export type Layer = {
   /** For messages: `layer 2 of 5 (sha256:…)`. */
   label: string;
-  /** Waits until the layer is here, whole and checked. */
+  /** Waits until the layer's file is here, whole. */
   ready(progress: Progress): Promise<FilePart>;
+  /** Of its file, where nobody has looked at that since it was written: it is read only once, checked while it is unpacked. */
+  file?: ContentCheck;
   content?: ContentCheck;
 };
 
@@ -77,6 +80,7 @@ const layerReader = ({ layers, limits: given, progress }: MergeOptions, stage: s
     const layer = layers[index];
     if (!layer) return;
     const part = await layer.ready(progress);
+    const file = layer.file?.();
     const content = layer.content?.();
     let size = 0;
     let last: string | undefined;
@@ -88,8 +92,9 @@ const layerReader = ({ layers, limits: given, progress }: MergeOptions, stage: s
       if (used.unpacked > limits.unpacked) refuse(`the image unpacks to over ${limits.unpacked} bytes`);
       content?.update(chunk);
     };
-    const onRead = (bytes: number) => {
-      packed += bytes;
+    const onRead = (chunk: Buffer) => {
+      file?.update(chunk);
+      packed += chunk.length;
       progress.report({ stage, message: layer.label, done: packed, unit: "bytes" });
     };
     try {
@@ -99,12 +104,25 @@ const layerReader = ({ layers, limits: given, progress }: MergeOptions, stage: s
         const what = layerEntry(entry);
         if (what.kind !== "ignored") await visit(entry, what);
       }
+      file?.check();
       content?.check();
     } catch (error) {
+      // A file that is not the layer's says nothing about the layer.
+      if (error instanceof TarError && layer.file) await checkFile(part, layer.file, layer.label);
       throw explain(error, layer.label, last);
     }
   };
   return { read, used };
+};
+
+const checkFile = async ({ path, start, size }: FilePart, of: ContentCheck, label: string): Promise<void> => {
+  const file = of();
+  if (size > 0) for await (const chunk of createReadStream(path, { start, end: start + size - 1 })) file.update(chunk);
+  try {
+    file.check();
+  } catch (error) {
+    throw explain(error, label, undefined);
+  }
 };
 
 const explain = (error: unknown, label: string, last: string | undefined): unknown => {

@@ -1,4 +1,5 @@
 /** A layer's file as the chunks of its archive: gzip, zstd or neither, told by the first bytes, as Docker does. */
+import { once } from "node:events";
 import { open } from "node:fs/promises";
 import type { Transform } from "node:stream";
 import { createGunzip, createZstdDecompress, type ZlibOptions, type ZstdOptions } from "node:zlib";
@@ -35,8 +36,8 @@ const unknownPacking = (program: string): TarError =>
 
 export type UnpackOptions = {
   signal: AbortSignal;
-  /** Told of each chunk read from the file, in bytes. */
-  onRead?: (bytes: number) => void;
+  /** Told of each chunk of the file, to its last byte, in order. */
+  onRead?: (chunk: Buffer) => void;
   /** Told of each chunk before it is given; may throw. */
   onChunk?: (chunk: Buffer) => void;
 };
@@ -62,7 +63,7 @@ export async function* unpacked(
       highWaterMark: packing === "none" ? UNPACKED_CHUNK * 2 : PACKED_CHUNK,
       autoClose: false,
     });
-    if (onRead) input.on("data", (chunk) => onRead(chunk.length));
+    if (onRead) input.on("data", (chunk: Buffer) => onRead(chunk));
     const unpack = unpackerOf(packing);
     if (unpack) input.on("error", (error) => unpack.destroy(error)).pipe(unpack);
     try {
@@ -73,6 +74,8 @@ export async function* unpacked(
         yield chunk;
         if (unpack) giveBack(chunk);
       }
+      // What lies behind the packed bytes is none of the archive, but of the file.
+      if (unpack && onRead && !input.readableEnded) await once(input.unpipe(unpack).resume(), "end", { signal });
     } finally {
       input.destroy();
       unpack?.destroy();

@@ -1,10 +1,8 @@
-/** Blobs that lie on this machine already: in a folder, or as members of an archive. Each is checked against its digest before it is used. */
-import { open, stat } from "node:fs/promises";
+/** Blobs that lie on this machine already: in a folder, or as members of an archive. Each is checked against its digest when it is used. */
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
-import type { Progress } from "../../contract/progress.ts";
-import { hashPart } from "../../host/digest.ts";
-import { digestOf, hasherOf, parseDigest } from "../digest.ts";
+import { digestOf, parseDigest } from "../digest.ts";
 import type { FilePart } from "../layers/unpacked.ts";
 import type { Descriptor } from "../manifest.ts";
 import { readSmall } from "./small-file.ts";
@@ -57,19 +55,10 @@ export const readBlob = async (store: BlobStore, blob: Descriptor, limit: number
   return bytes;
 };
 
-/** A large blob where it lies, checked by reading it once. */
-export const checkedBlob = async (store: BlobStore, blob: Descriptor, progress: Progress): Promise<FilePart> => {
+/** A large blob where it lies. Whoever reads it checks its digest. */
+export const layerBlob = async (store: BlobStore, blob: Descriptor): Promise<FilePart> => {
   const part = await blobOf(store, blob);
   if (!part) throw missing(store, `the blob ${blob.digest}`);
   if (part.size !== blob.size) throw wrong(store, blob.digest, `has ${part.size} bytes in place of ${blob.size}`);
-  const hash = hasherOf(blob.digest);
-  const file = await open(part.path, "r");
-  try {
-    await hashPart(file, hash, part, progress.signal);
-  } finally {
-    await file.close();
-  }
-  const digest = `${blob.digest.slice(0, 6)}:${hash.digest("hex")}`;
-  if (digest !== blob.digest) throw wrong(store, blob.digest, `has the digest ${digest}`);
   return part;
 };

@@ -1,6 +1,6 @@
 /** An image in an OCI layout, be it a folder or an archive of one. */
 import { BangerError } from "../../contract/errors.ts";
-import { diffCheck, diffIdsOf, type FoundImage, layerLabel } from "../image.ts";
+import { blobCheck, diffCheck, diffIdsOf, type FoundImage, layerLabel } from "../image.ts";
 import {
   checkPlatform,
   choosePlatform,
@@ -15,7 +15,7 @@ import {
   type Platform,
 } from "../manifest.ts";
 import { parseReference } from "../reference.ts";
-import { type BlobStore, blobOf, checkedBlob, needMember, readBlob } from "./blob-store.ts";
+import { type BlobStore, blobOf, layerBlob, needMember, readBlob } from "./blob-store.ts";
 import { readSmall } from "./small-file.ts";
 
 export type LayoutChoice = {
@@ -46,8 +46,9 @@ export const openLayoutImage = async (store: BlobStore, choice: LayoutChoice): P
       digest: layer.digest,
       size: layer.size,
       label: layerLabel(index, manifest.layers.length, layer.digest),
+      file: blobCheck(layer.digest),
       content: diffCheck(diffIds[index] ?? ""),
-      ready: (progress) => checkedBlob(store, layer, progress),
+      ready: () => layerBlob(store, layer),
     })),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
