@@ -58,7 +58,11 @@ const makeSubject = async (folder: string, what: string, layers: Buffer[], packi
 const measure = async (folder: string, { what, layout, layers, packing, bytes }: Subject): Promise<Figure[]> => {
   const scratch = join(folder, "scratch");
   const disk = join(folder, "disk.ext4");
-  const clean = () => rm(scratch, { recursive: true, force: true });
+  // None waits for the disk because of what the one before it wrote.
+  const clean = async () => {
+    await rm(scratch, { recursive: true, force: true });
+    await run("sync", []);
+  };
   const blobs = layers.map(({ digest }) => join(layout, "blobs/sha256", digest.slice(7)));
   const unpack = packing === "zstd" ? "zstd -dqc" : "gzip -dc";
   const size = Math.ceil((bytes * 1.3) / 2 ** 20) + 64;
