@@ -42,7 +42,7 @@ needed=(
 )
 if [[ $purpose == test ]]; then
   needed+=(xz xz-utils zstd zstd rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish systemd-analyze systemd
-    skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl)
+    skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl chromium chromium)
 fi
 
 missing_packages() {

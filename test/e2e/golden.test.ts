@@ -1,12 +1,15 @@
 /** The golden image as a developer meets it: a whole Debian with tools and Docker, and what happens when its guts fail. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
+import type { DaemonStatus } from "../../src/contract/api.ts";
 import type { ImageInfo } from "../../src/contract/images.ts";
 import type { Vm } from "../../src/contract/vms.ts";
+import { openBrowser } from "../support/browser.ts";
 import { dockerArchive } from "../support/docker-archive.ts";
 import { assertClean as assertSound, catInImage, listInImage, statInImage } from "../support/ext4-judge.ts";
 import { installFixture } from "../support/fixture.ts";
@@ -19,7 +22,7 @@ const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 let host: Host;
 
 before(async () => {
-  host = await testHost();
+  host = await testHost('[network]\nweb = "127.0.0.1:0"\n');
   await installFixture(host, [GOLDEN]);
   const done = await host.banger("vm", "run", "-d", "--name", "dev", "--vcpu", "2", "--memory", "1G");
   assert.equal(done.status, 0, done.stderr);
@@ -173,6 +176,46 @@ test("Docker starts with its first use, on the VM's own disk, and runs an image 
   assert.match(await inGuest("docker load -i /root/image.tar"), /Loaded image: by-hand:1/);
   assert.equal(await inGuest("docker run --rm by-hand:1"), "hello world\n");
   assert.equal(await inGuest("systemctl --failed --plain --no-legend"), "");
+});
+
+test("a browser shows a server of the guest: its page, a WebSocket, events, and a file that is uploaded", async () => {
+  await banger("vm", "cp", join(import.meta.dirname, "../support/guest-web.py"), "dev:/srv/web.py");
+  // Until it listens.
+  await inGuest(`mkfifo /srv/said
+    systemd-run --quiet sh -c 'exec python3 /srv/web.py 8000 >/srv/said'
+    read said </srv/said; test "$said" = listens`);
+  const { web } = await host.json<DaemonStatus>("daemon", "status");
+  const origin = `http://8000.dev.localhost:${web?.address.split(":")[1]}`;
+  await using browser = await openBrowser();
+  await browser.goto(`${origin}/`);
+  assert.equal(await browser.evaluate("document.title"), "from the guest");
+  const echoed = await browser.evaluate(`new Promise((resolve, reject) => {
+    const socket = new WebSocket("/socket");
+    const said = [];
+    socket.onopen = () => socket.send("one");
+    socket.onmessage = ({ data }) => said.push(data) < 2 ? socket.send("two") : socket.close();
+    socket.onclose = ({ wasClean }) => resolve([...said, wasClean]);
+    socket.onerror = () => reject(new Error("no WebSocket"));
+  })`);
+  assert.deepEqual(echoed, ["one", "two", true]);
+  const events = await browser.evaluate(`new Promise((resolve) => {
+    const source = new EventSource("/events");
+    const said = [];
+    source.onmessage = ({ data }) => said.push(data) === 2 && (source.close(), resolve(said));
+  })`);
+  assert.deepEqual(events, ["one", "two"]);
+  const file = join(host.env.HOME, "upload");
+  const bytes = randomBytes(8_000_000);
+  await writeFile(file, bytes);
+  await browser.chooseFile("input", file);
+  await browser.leave("document.forms[0].submit()");
+  assert.deepEqual(JSON.parse(await browser.evaluate("document.body.innerText")), {
+    bytes: bytes.length,
+    sha256: createHash("sha256").update(bytes).digest("hex"),
+  });
+  // A name of elsewhere that leads to this machine, as DNS rebinding has it.
+  await browser.goto(origin.replace(".localhost", ".example"));
+  assert.match(await browser.evaluate("document.body.innerText"), /this address leads to no VM/);
 });
 
 test("its clock is the host's, also after hard work on several CPUs", async () => {
