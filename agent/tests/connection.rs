@@ -88,3 +88,13 @@ fn nothing_is_answered_before_the_first_greeting_of_an_epoch() {
     agent.send(OPEN, 0, 902, br#"{"op":"metrics"}"#);
     assert_eq!(agent.wait_for(|frame| frame.stream > 900).stream, 902);
 }
+
+#[test]
+fn a_guest_that_could_not_become_who_it_is_to_be_does_nothing_else() {
+    let mut agent = Agent::start();
+    let configured = agent.open(&json!({"op": "configure", "boot_id": "not one"}));
+    let behind = agent.open(&json!({"op": "exec", "argv": ["true"]}));
+    assert_eq!(code(&agent.finish(configured, b"")), "EINVAL");
+    assert_eq!(code(&agent.finish(behind, b"")), "EAGAIN");
+    assert_eq!(code(&agent.call(json!({"op": "stat", "path": "/"}))), "EAGAIN");
+}

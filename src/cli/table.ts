@@ -108,6 +108,8 @@ export const entries: readonly Entry[] = [
   { name: "vm fork", summary: "make running copies of a running VM", load: () => import("./vm/fork.ts") },
   { name: "snapshot list", summary: "list snapshots", load: () => import("./snapshot/list.ts") },
   { name: "snapshot show", summary: "show one snapshot", load: () => import("./snapshot/show.ts") },
+  { name: "snapshot export", summary: "write a snapshot into one file", load: () => import("./snapshot/export.ts") },
+  { name: "snapshot import", summary: "take in what an export wrote", load: () => import("./snapshot/import.ts") },
   { name: "snapshot delete", summary: "delete snapshots", load: () => import("./snapshot/delete.ts") },
   { name: "vm prune", summary: "delete every VM that is not running", load: () => import("./vm/prune.ts") },
   {

@@ -43,6 +43,8 @@ export const routes = {
   snapshotList: { kind: "json", method: "GET", path: "/v1/snapshots" },
   snapshotShow: { kind: "json", method: "GET", path: "/v1/snapshots/:name" },
   snapshotRestore: { kind: "operation", method: "POST", path: "/v1/snapshots/:name/restore" },
+  snapshotExport: { kind: "operation", method: "POST", path: "/v1/snapshots/:name/export" },
+  snapshotImport: { kind: "operation", method: "POST", path: "/v1/snapshots" },
   snapshotDelete: { kind: "operation", method: "DELETE", path: "/v1/snapshots/:name" },
   vmPublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/publish" },
   vmUnpublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/unpublish" },

@@ -8,16 +8,28 @@ export const snapshotInfoSchema = z.object({
   /** Name of the VM it was taken of. */
   vm: z.string(),
   ...savedMachineFields,
+  /** What is wrong with it, where it can only be deleted; the fields of its VM are then empty. */
+  damaged: z.optional(z.string()),
 });
 export type SnapshotInfo = z.infer<typeof snapshotInfoSchema>;
 
 export const snapshotRequestSchema = z.strictObject({ name: z.optional(z.string()) });
 
-/** `pause`: how long the VM stood still, in ms. */
-export const snapshotResultSchema = z.object({ snapshot: snapshotInfoSchema, pause: z.number() });
+/** `pause`: how long the VM stood still, in ms. `memoryWritten`: of its memory, in bytes. */
+export const snapshotResultSchema = z.object({
+  snapshot: snapshotInfoSchema,
+  pause: z.number(),
+  memoryWritten: z.number(),
+});
 
 /** Absent name: one is made up. */
 export const restoreRequestSchema = z.strictObject({ name: z.optional(z.string()) });
+
+/** Absolute path of a file that is not there yet. */
+export const exportSnapshotSchema = z.strictObject({ path: z.string() });
+export const exportedSnapshotSchema = z.object({ path: z.string(), size: z.number() });
+/** `path`: what an export wrote. */
+export const importSnapshotSchema = z.strictObject({ path: z.string(), name: z.string() });
 
 export const MAX_FORKS = 1000;
 export const forkRequestSchema = z.strictObject({

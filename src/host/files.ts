@@ -8,14 +8,21 @@ import { stagingFolder } from "./paths.ts";
 import { processStartTime } from "./proc.ts";
 
 /** Writes a file so that readers see the old one or the new one, also after a power cut. */
-export const writeFileAtomic = async (path: string, data: string | Uint8Array, mode = 0o600): Promise<void> => {
+export const writeFileAtomic = (path: string, data: string | Uint8Array, mode = 0o600): Promise<void> =>
+  writeAndRename(path, data, mode, true);
+
+/** As `writeFileAtomic` without the wait for the disk, which can be long: for what is made anew where a power cut has taken it. */
+export const writeFileWhole = (path: string, data: string | Uint8Array, mode = 0o600): Promise<void> =>
+  writeAndRename(path, data, mode, false);
+
+const writeAndRename = async (path: string, data: string | Uint8Array, mode: number, flush: boolean): Promise<void> => {
   await mkdir(dirname(path), { recursive: true });
   const staging = `${path}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`;
   try {
     const file = await open(staging, "wx", mode);
     try {
       await file.writeFile(data);
-      await file.sync();
+      if (flush) await file.sync();
     } finally {
       await file.close();
     }

@@ -1,6 +1,6 @@
 /** VMs that are paused, saved, copied and put to sleep: what ran goes on, what was written is there, and copies are machines of their own. */
 import assert from "node:assert/strict";
-import { readdir, stat, truncate } from "node:fs/promises";
+import { readdir, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { SnapshotInfo } from "../../src/contract/snapshots.ts";
@@ -127,7 +127,15 @@ test("a snapshot is of one instant, its source goes on, and copies are machines 
   );
   await ok("vm", "delete", "copy");
   await ok("snapshot", "delete", "ready");
+  // What was exported and imported is as good as what was saved here; one that is damaged is listed, and can be deleted.
+  const archive = join(host.env.HOME, "second.snapshot.tar.zst");
+  await ok("snapshot", "export", "second", host.env.HOME);
+  await ok("snapshot", "delete", "second");
+  assert.equal((await ok("snapshot", "import", archive)).stdout, "second\n");
   await ok("vm", "restore", "second", "--name", "third");
+  assert.equal((await show("third")).restored, "snapshot");
+  await writeFile(join(state(), "snapshots", "second", "manifest.json"), "{");
+  assert.match((await ok("snapshot", "list")).stdout, /second +\(damaged\)/);
   await ok("snapshot", "delete", "second");
   assert.equal(await exec("third", "cat /root/file /dev/shm/file"), "disk\nsecond\n");
   await goesOn("third");

@@ -67,6 +67,22 @@ test("two clones differ in everything that tells machines apart, and know the ti
   await ok("vm", "delete", ...names);
 });
 
+test("a clone's first command already finds it to be itself, whatever it looks at first", async () => {
+  const looks = [
+    'cat /etc/hostname; grep "127.0.1.1" /etc/hosts; cat /etc/machine-id; cat /proc/sys/kernel/random/boot_id',
+    'cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id; grep "127.0.1.1" /etc/hosts; cat /etc/hostname',
+  ];
+  const told = await Promise.all(
+    looks.map(async (script, index) =>
+      (await ok("vm", "run", "--rm", "--name", `looker-${index}`, "--", "sh", "-c", script)).stdout.trim().split("\n"),
+    ),
+  );
+  const [one = [], two = []] = [told[0], told[1]?.reverse()];
+  for (const [index, line] of one.entries()) assert.notEqual(line, two[index]);
+  for (const [index, lines] of [one, two].entries())
+    assert.deepEqual(lines.slice(0, 2), [`looker-${index}`, `127.0.1.1\tlooker-${index}\t# banger`]);
+});
+
 test("a template that is deleted or made anew does not touch the VMs that use it", async () => {
   await ok("vm", "run", "-d", "--name", "holder");
   const [key = ""] = await templates();

@@ -3,6 +3,7 @@
 use super::{Agent, Init};
 use crate::channel::Channel;
 use crate::frame::{Header, Kind, NONCE, Step};
+use crate::identity::ids;
 use crate::mux::stream::Work;
 use crate::ops::request::Control;
 use crate::process::terminal;
@@ -11,6 +12,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 /// Version of the protocol.
 const VERSION: u32 = 1;
@@ -167,12 +169,11 @@ impl Agent {
         self.epoch = Some(header.epoch);
         self.outbox.epoch = header.epoch;
         self.writable = true;
-        let read = |path| fs::read_to_string(path).unwrap_or_default().trim_end().to_string();
         let hello = json!({
             "version": VERSION,
             "agent": env!("CARGO_PKG_VERSION"),
-            "boot_id": read("/proc/sys/kernel/random/boot_id"),
-            "kernel": read("/proc/sys/kernel/osrelease"),
+            "boot_id": ids::boot_id(),
+            "kernel": kernel_release(),
             "phase": if self.init == Init::Waiting { "configure" } else { "running" },
             "features": FEATURES,
             "init": if let Init::Started(path) = &self.init { Some(path) } else { None },
@@ -254,6 +255,12 @@ impl Agent {
             let _ = sys::kill(-pid, signal);
         }
     }
+}
+
+/// Does not change while we live.
+fn kernel_release() -> &'static str {
+    static RELEASE: OnceLock<String> = OnceLock::new();
+    RELEASE.get_or_init(|| fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim_end().to_string())
 }
 
 #[cfg(test)]

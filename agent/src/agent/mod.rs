@@ -10,6 +10,7 @@ mod start_init;
 use crate::boot::Booted;
 use crate::channel::{self, Channel};
 use crate::frame::{Decoder, Kind};
+use crate::identity::hold::Hold;
 use crate::mux::outbox::Outbox;
 use crate::mux::stream::{Outcome, Stream};
 use crate::process::launch::Launcher;
@@ -76,6 +77,12 @@ pub struct Agent {
     notify: Option<OwnedFd>,
     init: Init,
     stopping: Option<shutdown::Stopping>,
+    /// The last `configure` failed.
+    unconfigured: bool,
+    /// The files of who this guest is, until they are written.
+    hold: Option<Hold>,
+    /// When they are, if nobody has looked before.
+    identity_due: Option<Instant>,
     boot: Booted,
 }
 
@@ -102,6 +109,9 @@ impl Agent {
             notify: None,
             init: Init::Waiting,
             stopping: None,
+            unconfigured: false,
+            hold: None,
+            identity_due: None,
             boot,
         };
         agent.watch_all()?;
@@ -149,6 +159,7 @@ impl Agent {
             self.pump();
             self.flush();
             self.pass_stopping();
+            self.pass_identity();
         }
     }
 
@@ -159,7 +170,7 @@ impl Agent {
             return 0;
         }
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        match self.deadlines.iter().map(|deadline| deadline.at).chain(stop).min() {
+        match self.deadlines.iter().map(|deadline| deadline.at).chain(stop).chain(self.identity_due).min() {
             // Rounded up, or the loop would wake just before its time.
             Some(at) => at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1,
             None => -1,

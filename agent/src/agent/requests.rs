@@ -3,6 +3,8 @@
 use super::{Agent, Init, SLOT_SINK};
 use crate::failure::Failure;
 use crate::frame::Kind;
+use crate::identity::files::Files;
+use crate::identity::hold::{Hold, Job};
 use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Request};
@@ -12,9 +14,12 @@ use crate::process::launch::Process;
 use serde_json::{Value, json};
 use std::io;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 /// Streams at once, those that are being ended included.
 const STREAMS_MAX: usize = 8192;
+/// How long the files of a clone's identity wait for a first look before they are written all the same: its first command comes first.
+const IDENTITY_DELAY: Duration = Duration::from_millis(400);
 
 impl Agent {
     pub(super) fn open(&mut self, wire: u32, body: &[u8]) {
@@ -31,6 +36,10 @@ impl Agent {
     }
 
     fn start(&mut self, wire: u32, request: Request) -> Result<(), Failure> {
+        let nobody = self.unconfigured || self.hold.as_ref().is_some_and(Hold::has_failed);
+        if nobody && !matches!(request, Request::Configure(_)) {
+            return Err(Failure::new("EAGAIN", "the guest could not become who it is to be"));
+        }
         match request {
             Request::Exec(exec) => self.start_process(wire, &exec),
             Request::Dial(dial) => self.start_connection(wire, &dial),
@@ -45,18 +54,25 @@ impl Agent {
                 let disk = self.boot.disk.as_ref().map(|disk| disk.try_clone()).transpose()?;
                 self.start_worker(wire, false, move |_| grow::run(disk, &request))
             }
-            Request::Sync => self.start_worker(wire, false, |_| {
-                // SAFETY: takes and returns nothing.
-                unsafe { libc::sync() };
-                Ok(json!({}))
-            }),
+            Request::Sync => {
+                self.finish_identity()?;
+                self.start_worker(wire, false, |_| {
+                    // SAFETY: takes and returns nothing.
+                    unsafe { libc::sync() };
+                    Ok(json!({}))
+                })
+            }
             Request::Stat(stat) => self.reply(wire, files::stat(&stat)?),
             Request::Metrics => self.reply(wire, metrics::run()?),
             Request::Clock(clock) => {
                 configure::set_clock(&clock.clock_ns)?;
                 self.reply(wire, json!({}))
             }
-            Request::Configure(configure) => self.configure(wire, &configure),
+            Request::Configure(configure) => self.configure(wire, configure),
+            Request::Hold => {
+                self.hold = Some(Hold::new(&configure::IDENTITY)?);
+                self.reply(wire, json!({}))
+            }
             Request::Shutdown(shutdown) => self.shutdown(wire, &shutdown),
         }
     }
@@ -123,16 +139,20 @@ impl Agent {
         Ok(key)
     }
 
-    fn configure(&mut self, wire: u32, request: &Configure) -> Result<(), Failure> {
+    fn configure(&mut self, wire: u32, request: Box<Configure>) -> Result<(), Failure> {
+        // What the host has asked for behind it is for that guest only.
+        self.unconfigured = true;
         let first = self.init == Init::Waiting;
         let init = if first && request.start_init { self.boot.find_init() } else { None };
         if init.is_some() && !self.streams.is_empty() {
             return Err(Failure::new("EBUSY", "the init must be started before any other stream is open"));
         }
-        configure::apply(request, first)?;
+        configure::apply(&request, first)?;
         if let Some(env) = &request.env {
             self.launcher.defaults.clone_from(env);
         }
+        self.write_identity(request)?;
+        self.unconfigured = false;
         if !first {
             return self.reply(wire, json!({}));
         }
@@ -143,5 +163,41 @@ impl Agent {
         self.reply(wire, json!({}))?;
         self.announce_init();
         Ok(())
+    }
+
+    fn write_identity(&mut self, request: Box<Configure>) -> Result<(), Failure> {
+        // What was told before and nobody has looked at comes first, or it would be written over this.
+        self.finish_identity()?;
+        let lazy = request.lazy;
+        let job: Job = Box::new(move |files| configure::write_identity(&request, files));
+        let job = match &self.hold {
+            Some(hold) => hold.tell(job),
+            None => Some(job),
+        };
+        match job {
+            Some(job) => job(&Files::default()),
+            None if lazy => {
+                self.identity_due = Some(Instant::now() + IDENTITY_DELAY);
+                Ok(())
+            }
+            None => self.finish_identity(),
+        }
+    }
+
+    /// Writes who this guest is, where that waits for the first look.
+    pub(super) fn finish_identity(&mut self) -> Result<(), Failure> {
+        self.identity_due = None;
+        self.hold.as_ref().map_or(Ok(()), Hold::finish)
+    }
+
+    pub(super) fn pass_identity(&mut self) {
+        if self.identity_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.identity_due = None;
+        if let Some(Err(error)) = self.hold.as_ref().map(Hold::finish_aside) {
+            // It is written at the first look, then.
+            crate::console::say(&format!("the guest's identity is not written yet: {error}"));
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::failure::{Failure, on};
 use crate::sys::check;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 
 /// `_IOW('R', 0x03, int[2])`
 const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
@@ -27,13 +28,23 @@ pub fn add(base64: &str) -> Result<(), Failure> {
     let count = bytes.len().min(MAX);
     let mut pool = PoolInfo { entropy_count: count as i32 * 8, buf_size: count as i32, buf: [0; MAX] };
     pool.buf[..count].copy_from_slice(&bytes[..count]);
-    let device = OpenOptions::new().write(true).open("/dev/urandom").map_err(on("/dev/urandom"))?;
+    let device = device()?;
     // SAFETY: the structure has `buf_size` bytes and outlives the call.
     unsafe {
         check(libc::ioctl(device.as_raw_fd(), RNDADDENTROPY, &pool)).map_err(on("add entropy"))?;
         check(libc::ioctl(device.as_raw_fd(), RNDRESEEDCRNG)).map_err(on("reseed"))?;
     }
     Ok(())
+}
+
+/// Stays open: a clone of this guest need not look for it.
+fn device() -> Result<&'static File, Failure> {
+    static DEVICE: OnceLock<File> = OnceLock::new();
+    if let Some(device) = DEVICE.get() {
+        return Ok(device);
+    }
+    let device = OpenOptions::new().write(true).open("/dev/urandom").map_err(on("/dev/urandom"))?;
+    Ok(DEVICE.get_or_init(|| device))
 }
 
 /// Standard base64, padded or not.

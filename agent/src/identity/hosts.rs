@@ -1,37 +1,48 @@
 //! Host name, /etc/hosts and /etc/resolv.conf.
 
-use super::put;
+use super::files::Files;
 use crate::failure::{Failure, on};
 use crate::ops::request::Host;
 use crate::sys::check;
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 /// Ends each line of /etc/hosts that is ours, so that a later configuration replaces it.
 const MARK: &str = "# banger";
 
+pub const HOSTNAME: &str = "/etc/hostname";
+pub const HOSTS: &str = "/etc/hosts";
+const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// The kernel's; `write_hostname` is for the file.
 pub fn set_hostname(name: &str) -> Result<(), Failure> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(legal) {
         return Err(Failure::new("EINVAL", format!("{name:?} is not a host name")));
     }
     // SAFETY: pointer and length are those of a live string.
-    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map_err(on("sethostname"))?;
-    put(Path::new("/etc/hostname"), format!("{name}\n").as_bytes(), 0o644).map_err(on("/etc/hostname"))
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map_err(on("sethostname")).map(drop)
 }
 
-/// Brings /etc/hosts up to date. What is not given (`None`) stays as it was configured before.
-pub fn set_hosts(hostname: Option<&str>, hosts: Option<&[Host]>) -> Result<(), Failure> {
-    for host in hosts.unwrap_or_default() {
+pub fn write_hostname(name: &str, files: &Files) -> Result<(), Failure> {
+    files.put(Path::new(HOSTNAME), format!("{name}\n").as_bytes(), 0o644).map_err(on(HOSTNAME))
+}
+
+pub fn check_hosts(hosts: &[Host]) -> Result<(), Failure> {
+    for host in hosts {
         let legal = |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '#');
         if host.address.parse::<IpAddr>().is_err() || host.names.is_empty() || !host.names.iter().all(legal) {
             return Err(Failure::new("EINVAL", format!("hosts: {:?} {:?}", host.address, host.names)));
         }
     }
-    let path = Path::new("/etc/hosts");
-    let now = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    put(path, render(&now, hostname, hosts).as_bytes(), 0o644).map_err(on("/etc/hosts"))
+    Ok(())
+}
+
+/// Brings /etc/hosts up to date. What is not given (`None`) stays as it was configured before.
+pub fn set_hosts(hostname: Option<&str>, hosts: Option<&[Host]>, files: &Files) -> Result<(), Failure> {
+    let path = Path::new(HOSTS);
+    let now = files.read(path);
+    files.put(path, render(&now, hostname, hosts).as_bytes(), 0o644).map_err(on(HOSTS))
 }
 
 fn render(now: &str, hostname: Option<&str>, hosts: Option<&[Host]>) -> String {
@@ -73,7 +84,7 @@ pub fn set_resolvers(servers: &[String]) -> Result<(), Failure> {
         return Err(Failure::new("EINVAL", format!("dns: {wrong:?} is not an IP address")));
     }
     let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    put(Path::new("/etc/resolv.conf"), lines.as_bytes(), 0o644).map_err(on("/etc/resolv.conf"))
+    Files::default().put(Path::new(RESOLVERS), lines.as_bytes(), 0o644).map_err(on(RESOLVERS))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The host key that the host has pinned, and the key that may log in.
 
-use super::put;
+use super::files::Files;
 use crate::failure::{Failure, on};
 use crate::ops::request::Ssh;
 use crate::sys::kill;
@@ -9,12 +9,15 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+pub const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+pub const HOST_KEY_PUBLIC: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+pub const AUTHORIZED_KEYS: &str = "/root/.ssh/authorized_keys";
 const SERVERS: [&str; 3] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"];
 /// Write permission of group and others: what sshd's StrictModes refuses on the way to authorized_keys.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Does nothing in an image without an ssh server.
-pub fn install(ssh: &Ssh) -> Result<(), Failure> {
+pub fn install(ssh: &Ssh, files: &Files) -> Result<(), Failure> {
     let folder = Path::new("/etc/ssh");
     if !folder.is_dir() && !SERVERS.iter().any(|server| Path::new(server).exists()) {
         return Ok(());
@@ -23,17 +26,17 @@ pub fn install(ssh: &Ssh) -> Result<(), Failure> {
     remove_host_keys(folder).map_err(on("/etc/ssh"))?;
     let write = |path: &str, text: &str, mode| {
         let ended = if text.ends_with('\n') { text.to_string() } else { format!("{text}\n") };
-        put(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
+        files.put(Path::new(path), ended.as_bytes(), mode).map_err(on(path))
     };
-    write("/etc/ssh/ssh_host_ed25519_key", &ssh.host_key, 0o600)?;
-    write("/etc/ssh/ssh_host_ed25519_key.pub", &ssh.host_key_public, 0o644)?;
+    write(HOST_KEY, &ssh.host_key, 0o600)?;
+    write(HOST_KEY_PUBLIC, &ssh.host_key_public, 0o644)?;
     make_folder(Path::new("/root"), 0o700).map_err(on("/root"))?;
     tighten(Path::new("/root")).map_err(on("/root"))?;
     make_folder(Path::new("/root/.ssh"), 0o700).map_err(on("/root/.ssh"))?;
     fs::set_permissions("/root/.ssh", Permissions::from_mode(0o700)).map_err(on("/root/.ssh"))?;
     chown("/root/.ssh", Some(0), Some(0)).map_err(on("/root/.ssh"))?;
-    let kept = fs::read_to_string("/root/.ssh/authorized_keys").unwrap_or_default();
-    write("/root/.ssh/authorized_keys", &with_our_keys(&kept, &ssh.authorized_keys), 0o600)?;
+    let kept = files.read(Path::new(AUTHORIZED_KEYS));
+    write(AUTHORIZED_KEYS, &with_our_keys(&kept, &ssh.authorized_keys), 0o600)?;
     reload_server().map_err(on("reload sshd"))
 }
 

@@ -3,10 +3,14 @@
 mod netlink;
 
 use crate::failure::{Failure, on};
+use crate::identity::hosts;
 use crate::ops::request::Network;
+use crate::sys::{check, own};
 use netlink::{Netlink, Subnet};
 use std::fs;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 /// Hardware type of Ethernet in /sys/class/net.
@@ -17,12 +21,64 @@ pub fn loopback_up() -> Result<(), Failure> {
     Netlink::open().and_then(|mut netlink| netlink.set_up(index, None)).map_err(on("lo"))
 }
 
-/// What the interface was last given, without its MAC address.
-static GIVEN: Mutex<Option<Network>> = Mutex::new(None);
+/// What the interface was last given.
+struct Given {
+    name: String,
+    /// Without its MAC address and hosts.
+    network: Network,
+    mac: Option<String>,
+    /// For what is asked of an interface by its name.
+    socket: OwnedFd,
+}
 
-/// Gives the VM's interface these addresses and routes, and no others. Where they are what it was given last, as in a guest that has gone on from a
-/// template, only the MAC address is looked at.
+static GIVEN: Mutex<Option<Given>> = Mutex::new(None);
+
+/// Gives the VM's interface these addresses, routes and resolvers, and no others. Where they are what it was given last, as in a guest that has gone on
+/// from a template, only the MAC address is looked at.
 pub fn configure(network: &Network) -> Result<(), Failure> {
+    let wanted = Network { mac: None, hosts: Vec::new(), ..network.clone() };
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(given) = given.as_mut().filter(|given| given.network == wanted)
+        && given.take_mac(network.mac.as_deref()).is_ok()
+    {
+        return Ok(());
+    }
+    let name = configure_anew(network)?;
+    if let Some(servers) = &network.dns {
+        hosts::set_resolvers(servers)?;
+    }
+    // SAFETY: no memory is passed.
+    let socket = own(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    *given = Some(Given { name, network: wanted, mac: network.mac.clone(), socket });
+    Ok(())
+}
+
+impl Given {
+    /// By one ioctl: netlink, and finding the interface, are many times the work for a guest that is to be ready at once.
+    fn take_mac(&mut self, mac: Option<&str>) -> io::Result<()> {
+        let Some(mac) = mac.filter(|mac| self.mac.as_ref().is_none_or(|known| !known.eq_ignore_ascii_case(mac))) else {
+            return Ok(());
+        };
+        let octets = parse_mac(mac).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        // SAFETY: an all-zero ifreq is valid; the name is shorter than its field, and the request outlives the call.
+        unsafe {
+            let mut request: libc::ifreq = std::mem::zeroed();
+            for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(self.name.bytes()) {
+                *to = from as libc::c_char;
+            }
+            request.ifr_ifru.ifru_hwaddr.sa_family = libc::ARPHRD_ETHER;
+            for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(octets) {
+                *to = from as libc::c_char;
+            }
+            check(libc::ioctl(self.socket.as_raw_fd(), libc::SIOCSIFHWADDR as libc::Ioctl, &request))?;
+        }
+        self.mac = Some(mac.to_string());
+        Ok(())
+    }
+}
+
+/// The interface's name.
+fn configure_anew(network: &Network) -> Result<String, Failure> {
     let addresses = subnets(network)?;
     let gateways = gateways(network)?;
     let name = find_interface(network.mac.as_deref())?;
@@ -34,11 +90,6 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
     {
         let octets = parse_mac(mac).ok_or_else(|| Failure::new("EINVAL", format!("mac: {mac:?}")))?;
         netlink.set_mac(index, octets).map_err(on(format!("{name} mac")))?;
-    }
-    let wanted = Network { mac: None, hosts: Vec::new(), ..network.clone() };
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if given.as_ref() == Some(&wanted) {
-        return Ok(());
     }
     netlink.set_up(index, network.mtu).map_err(on(format!("{name} up")))?;
     for old in netlink.addresses(index).map_err(on(format!("{name} addresses")))? {
@@ -52,8 +103,7 @@ pub fn configure(network: &Network) -> Result<(), Failure> {
     for gateway in gateways {
         netlink.set_default_route(index, gateway).map_err(on(format!("{name} gateway {gateway}")))?;
     }
-    *given = Some(wanted);
-    Ok(())
+    Ok(name)
 }
 
 fn subnets(network: &Network) -> Result<Vec<Subnet>, Failure> {

@@ -2,44 +2,66 @@
 
 use super::request::Configure;
 use crate::failure::{Failure, on};
+use crate::identity::files::Files;
 use crate::identity::{entropy, hosts, ids, ssh};
 use crate::net;
 use crate::sys::check;
 use std::path::Path;
 
-/// Applies what is given. The clock and the randomness come first: all else may depend on them.
+/// Files that tell who a guest is: those that a clone holds back until they are its own.
+pub const IDENTITY: [&str; 7] = [
+    ids::MACHINE_ID,
+    ids::OUR_BOOT_ID,
+    hosts::HOSTNAME,
+    hosts::HOSTS,
+    ssh::HOST_KEY,
+    ssh::HOST_KEY_PUBLIC,
+    ssh::AUTHORIZED_KEYS,
+];
+
+/// Checks what is given, and applies what is no file of `IDENTITY`. The clock and the randomness come first: all else may depend on them.
 pub fn apply(request: &Configure, first: bool) -> Result<(), Failure> {
+    request.machine_id.as_deref().map_or(Ok(()), ids::check_machine_id)?;
+    request.boot_id.as_deref().map_or(Ok(()), ids::check_boot_id)?;
+    if let Some(network) = &request.network {
+        hosts::check_hosts(&network.hosts)?;
+    }
     if let Some(clock) = &request.clock_ns {
         set_clock(clock)?;
     }
     if let Some(entropy) = &request.entropy {
         entropy::add(entropy)?;
     }
-    crate::boot::mounts::make_folder("/etc", 0o755).map_err(on("/etc"))?;
-    if let Some(id) = &request.machine_id {
-        ids::set_machine_id(id)?;
-    }
-    if let Some(id) = &request.boot_id {
-        ids::set_boot_id(id)?;
-    }
     if let Some(name) = &request.hostname {
         hosts::set_hostname(name)?;
     }
-    let network = request.network.as_ref();
-    if request.hostname.is_some() || network.is_some() || !Path::new("/etc/hosts").exists() {
-        hosts::set_hosts(request.hostname.as_deref(), network.map(|network| network.hosts.as_slice()))?;
-    }
     if first {
+        crate::boot::mounts::make_folder("/etc", 0o755).map_err(on("/etc"))?;
         net::loopback_up()?;
     }
-    if let Some(network) = network {
-        net::configure(network)?;
-        if let Some(servers) = &network.dns {
-            hosts::set_resolvers(servers)?;
-        }
+    match &request.network {
+        Some(network) => net::configure(network),
+        None => Ok(()),
+    }
+}
+
+/// Writes what is given into the files of `IDENTITY`.
+pub fn write_identity(request: &Configure, files: &Files) -> Result<(), Failure> {
+    if let Some(id) = &request.machine_id {
+        ids::set_machine_id(id, files)?;
+    }
+    if let Some(id) = &request.boot_id {
+        ids::set_boot_id(id, files)?;
+    }
+    if let Some(name) = &request.hostname {
+        hosts::write_hostname(name, files)?;
+    }
+    let network = request.network.as_ref();
+    if request.hostname.is_some() || network.is_some() || !Path::new(hosts::HOSTS).exists() {
+        hosts::set_hosts(request.hostname.as_deref(), network.map(|network| network.hosts.as_slice()), files)?;
     }
     match &request.ssh {
-        Some(keys) => ssh::install(keys),
+        Some(keys) => ssh::install(keys, files),
         None => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     Configure(Box<Configure>),
+    Hold,
     Exec(Exec),
     Read(Read),
     Write(Write),
@@ -36,6 +37,9 @@ pub struct Configure {
     pub env: Option<BTreeMap<String, String>>,
     #[serde(default)]
     pub start_init: bool,
+    /// After `hold`: the files of the identity are written when somebody opens one, or a moment later.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 #[derive(Deserialize, Clone, PartialEq)]

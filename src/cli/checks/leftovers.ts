@@ -18,7 +18,8 @@ import { processesNaming, processStartTime } from "../../host/proc.ts";
 import { advise, type Check, type CheckResult, type Fix, fail, pass, warn } from "./check.ts";
 import { type RecordedVm, readRecorded } from "./recorded.ts";
 
-const namesIn = async (folder: string): Promise<string[]> => {
+/** Of a folder that may not be there. */
+export const namesIn = async (folder: string): Promise<string[]> => {
   try {
     return await readdir(folder);
   } catch (error) {

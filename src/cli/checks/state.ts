@@ -18,6 +18,7 @@ import {
 import { installedUnit, unitText } from "../../host/service-unit.ts";
 import { advise, type Check, fail, pass, warn } from "./check.ts";
 import { readRecorded } from "./recorded.ts";
+import { templatesCheck } from "./templates.ts";
 
 const defaultsCheck = ({ vmDefaults: vm, origins }: Config): Check => ({
   name: "vm defaults",
@@ -173,6 +174,7 @@ export const stateChecks = (config: Config | undefined, error: unknown): Check[]
     catalogsCheck(config),
     artifactCheck("kernel", config.vmDefaults.kernel, config.catalogs),
     artifactCheck("image", config.vmDefaults.image, config.catalogs),
+    templatesCheck(config),
     databaseCheck,
     daemonCheck,
     serviceCheck,

@@ -12,14 +12,11 @@ export const command = defineCommand({
   run: async () => {
     using client = openClient();
     const snapshots = await client.call("snapshotList", {}, {});
-    const rows = snapshots.map(({ name, vm, image, memory, diskUsed, createdAt }) => [
-      name,
-      vm,
-      image,
-      formatSize(memory),
-      formatSize(diskUsed),
-      age(createdAt),
-    ]);
+    const rows = snapshots.map(({ name, vm, image, memory, diskUsed, createdAt, damaged }) =>
+      damaged === undefined
+        ? [name, vm, image, formatSize(memory), formatSize(diskUsed), age(createdAt)]
+        : [name, "(damaged)", "-", "-", formatSize(diskUsed), "-"],
+    );
     return { data: snapshots, text: table(["NAME", "OF", "IMAGE", "MEMORY", "ON DISK", "AGE"], rows) };
   },
 });

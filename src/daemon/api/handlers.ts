@@ -89,7 +89,7 @@ export const handlers = (services: HandlerServices): Handlers => {
       run: async ({ request }, progress) => vms.view(await vms.create(request, progress)),
     },
     vmStart: lifecycle("start", (actor, { force }: { force?: boolean | undefined }, progress) =>
-      actor.start(progress, force),
+      actor.start(progress, { force }),
     ),
     vmStop: lifecycle("stop", (actor, { timeout }: StopRequest, progress) => actor.stop(progress, { limit: timeout })),
     vmRestart: lifecycle("restart", (actor, { timeout }: StopRequest, progress) =>
@@ -207,6 +207,14 @@ export const handlers = (services: HandlerServices): Handlers => {
       what: ({ params }) => `restore ${params.name}`,
       run: async ({ params, request }, progress) =>
         vms.view(await snapshots.restore(params.name, request.name, progress)),
+    },
+    snapshotExport: {
+      what: ({ params }) => `export snapshot ${params.name}`,
+      run: ({ params, request }, progress) => snapshots.export(params.name, request.path, progress),
+    },
+    snapshotImport: {
+      what: ({ request }) => `import snapshot ${request.name}`,
+      run: ({ request }, progress) => snapshots.import(request.path, request.name, progress),
     },
     snapshotDelete: {
       what: ({ params }) => `delete snapshot ${params.name}`,

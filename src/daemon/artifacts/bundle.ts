@@ -2,7 +2,7 @@
  * Bundles: files in a `tar.zst` whose name holds its digest. Digest first, then unpacking, into a folder of the staging
  * area, with caps on bytes and number of files; only files with the names that were asked for, and each once.
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { chmod, type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -18,6 +18,7 @@ import { readTar } from "../../oci/tar/reader.ts";
 import { download, type DownloadOptions } from "./download.ts";
 import { tarHeader, tarPadding } from "./tar-header.ts";
 
+/** `sha256`: empty where it was not asked for. */
 export type Unpacked = { size: number; sha256: string };
 
 /** zstd may ask for so much memory to unpack: 128 MiB, which level 19 never exceeds. */
@@ -29,6 +30,8 @@ export type BundleTarget = {
   folder: string;
   /** Whether a bundle of this kind may hold a file of that name. */
   isExpected(name: string): boolean;
+  /** Default true. Without them large holes cost nothing. */
+  digests?: boolean;
 };
 
 /**
@@ -52,7 +55,7 @@ export const fetchBundle = async (
 export const unpackBundle = async (
   file: FileHandle,
   { unpacked, url }: Pick<BundleSource, "unpacked" | "url">,
-  { folder, isExpected }: BundleTarget,
+  { folder, isExpected, digests = true }: BundleTarget,
   progress: Progress,
 ): Promise<Map<string, Unpacked>> => {
   const found = new Map<string, Unpacked>();
@@ -73,7 +76,7 @@ export const unpackBundle = async (
       await mkdir(dirname(join(folder, name)), { recursive: true });
       const output = await open(join(folder, name), "wx", 0o600);
       try {
-        const sink = sparseSink(output);
+        const sink = sparseSink(output, digests ? createHash("sha256") : undefined);
         await entry.content({
           write: async (chunk) => {
             throwIfAborted(progress.signal);
@@ -123,8 +126,7 @@ const BLOCK = 4096;
 const zeros = Buffer.alloc(64 * 1024);
 
 /** Writes a file, blocks of zeros as holes. */
-const sparseSink = (file: FileHandle) => {
-  const hash = createHash("sha256");
+const sparseSink = (file: FileHandle, hash: Hash | undefined) => {
   let size = 0;
   const isZero = (chunk: Buffer) =>
     chunk.length <= zeros.length && zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0;
@@ -137,7 +139,7 @@ const sparseSink = (file: FileHandle) => {
   return {
     size: () => size,
     async write(chunk: Buffer): Promise<void> {
-      hash.update(chunk);
+      hash?.update(chunk);
       let start = 0;
       for (let at = 0; at < chunk.length; ) {
         // Blocks of the file, so that a hole is one.
@@ -152,13 +154,13 @@ const sparseSink = (file: FileHandle) => {
       size += chunk.length;
     },
     hole(bytes: number): void {
-      for (let left = bytes; left > 0; left -= zeros.length)
-        hash.update(zeros.subarray(0, Math.min(left, zeros.length)));
+      for (let left = hash ? bytes : 0; left > 0; left -= zeros.length)
+        hash?.update(zeros.subarray(0, Math.min(left, zeros.length)));
       size += bytes;
     },
     async end(): Promise<Unpacked> {
       await file.truncate(size);
-      return { size, sha256: hash.digest("hex") };
+      return { size, sha256: hash?.digest("hex") ?? "" };
     },
   };
 };

@@ -7,7 +7,7 @@ import { link, mkdir, readFile, rm, stat, utimes, writeFile } from "node:fs/prom
 import * as z from "zod/mini";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
-import { networkModes } from "../../contract/vms.ts";
+import { networkModes, workspaceSchema } from "../../contract/vms.ts";
 import { copySparse } from "../../host/copy.ts";
 import type { SavedFiles, VmFiles } from "../../host/paths.ts";
 import type { Driver } from "../../vmm/driver.ts";
@@ -42,7 +42,12 @@ export const savedManifestSchema = z.object({
   }),
   /** Whose it was; absent of a template, which was nobody's. */
   vm: z.optional(
-    z.object({ name: z.string(), env: z.record(z.string(), z.string()), labels: z.record(z.string(), z.string()) }),
+    z.object({
+      name: z.string(),
+      env: z.record(z.string(), z.string()),
+      labels: z.record(z.string(), z.string()),
+      workspace: z.optional(workspaceSchema),
+    }),
   ),
   imageDigest: z.string(),
   kernelDigest: z.string(),
@@ -52,12 +57,13 @@ export const savedManifestSchema = z.object({
 });
 export type SavedManifest = z.infer<typeof savedManifestSchema>;
 
-const sha256 = async (path: string): Promise<string> =>
+/** In hex. */
+export const digestOf = async (path: string): Promise<string> =>
   createHash("sha256")
     .update(await readFile(path))
     .digest("hex");
 
-const recordOf = async (path: string): Promise<FileRecord> => {
+export const recordOf = async (path: string): Promise<FileRecord> => {
   const { size, mtimeNs } = await stat(path, { bigint: true });
   return { size: Number(size), mtime: String(mtimeNs) };
 };
@@ -97,7 +103,7 @@ export const describeSaved = async (
     imageDigest: plan.image.digest,
     kernelDigest: plan.kernel.digest,
     files: {
-      state: { ...(await recordOf(files.state)), sha256: await sha256(files.state) },
+      state: { ...(await recordOf(files.state)), sha256: await digestOf(files.state) },
       memory: await recordOf(files.memory),
       ...(disk ? { disk: await recordOf(files.disk) } : {}),
     },
@@ -131,7 +137,7 @@ export const verifySaved = async (files: SavedFiles, { files: records }: SavedMa
       const { size, mtime } = await recordOf(path);
       if (size !== record.size) throw corrupt(files, `${name} is ${size} bytes long and was ${record.size}`);
       if (mtime !== record.mtime) throw corrupt(files, `${name} was changed`);
-      if (record.sha256 !== undefined && record.sha256 !== (await sha256(path)))
+      if (record.sha256 !== undefined && record.sha256 !== (await digestOf(path)))
         throw corrupt(files, `${name} is not what was saved`);
     } catch (error) {
       throw errnoOf(error) === "ENOENT" ? corrupt(files, `${name} is gone`, error) : error;

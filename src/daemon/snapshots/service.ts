@@ -1,5 +1,5 @@
 /** Snapshots: VMs saved under a name, and VMs that go on from them. A fork is a snapshot that nobody keeps. */
-import { BangerError, nearest } from "../../contract/errors.ts";
+import { BangerError, nearest, toBangerError } from "../../contract/errors.ts";
 import { checkName, isName } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
 import type { SnapshotInfo } from "../../contract/snapshots.ts";
@@ -7,11 +7,12 @@ import { bytesOnDisk, exists } from "../../host/files.ts";
 import { type SavedFiles, savedFiles, snapshotFiles, snapshotsFolder } from "../../host/paths.ts";
 import { installedNames, publish, unpublish } from "../artifacts/published.ts";
 import { stagingTree } from "../artifacts/staging.ts";
-import { readSaved, SAVED_MODE, type SavedManifest } from "../saved/saved.ts";
+import { readSaved, SAVED_MODE, type SavedManifest, verifySaved } from "../saved/saved.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import type { GuestServices } from "../vms/boot.ts";
 import type { VmService } from "../vms/service.ts";
 import { snapshotSource } from "../vms/source.ts";
+import { exportSaved, importSaved } from "./transfer.ts";
 
 export type SnapshotService = {
   /**
@@ -23,7 +24,7 @@ export type SnapshotService = {
     actor: VmActor,
     name: string | undefined,
     progress: Progress,
-  ): Promise<{ snapshot: SnapshotInfo; pause: number }>;
+  ): Promise<{ snapshot: SnapshotInfo; pause: number; memoryWritten: number }>;
   /** A new VM that goes on from it; when it cannot be started nothing of it is left. */
   restore(name: string, vmName: string | undefined, progress: Progress): Promise<VmActor>;
   /** New VMs that go on from this one as it is now; all of them, or none. */
@@ -32,9 +33,17 @@ export type SnapshotService = {
     request: { count: number; prefix?: string | undefined },
     progress: Progress,
   ): Promise<{ actors: VmActor[]; pause: number }>;
+  /** Those that are damaged too: they can be deleted. */
   list(): Promise<SnapshotInfo[]>;
   /** @throws SNAPSHOT_NOT_FOUND */
   show(name: string): Promise<SnapshotInfo>;
+  /**
+   * Writes it into one file.
+   * @throws SNAPSHOT_NOT_FOUND, SAVED_CORRUPT, FILE_REFUSED, DISK_FULL
+   */
+  export(name: string, path: string, progress: Progress): Promise<{ path: string; size: number }>;
+  /** @throws SNAPSHOT_NAME_TAKEN, SAVED_CORRUPT, FILE_NOT_FOUND, DISK_FULL */
+  import(path: string, name: string, progress: Progress): Promise<SnapshotInfo>;
   /** VMs that were restored from it go on. */
   delete(name: string): Promise<void>;
 };
@@ -79,7 +88,9 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
     const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {} };
     const created = await vms.create(request, progress, true);
     try {
-      await created.start(progress, false, snapshotSource(created.row(), files, manifest, services));
+      // The repository is in the guest, so the new VM knows of it too.
+      if (vm?.workspace) await created.set({ workspace: vm.workspace }, progress);
+      await created.start(progress, { source: snapshotSource(created.row(), files, manifest, services) });
       return created;
     } catch (error) {
       // Never under the signal that brought us here.
@@ -94,11 +105,11 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
       const name = wanted ?? (await freeName(actor.row().name));
       if (await exists(snapshotFiles(name).folder)) throw taken(name);
       await using staging = await stagingTree("snapshot");
-      const { manifest, pause } = await actor.save(savedFiles(staging.path), progress);
+      const { manifest, pause, memoryWritten } = await actor.save(savedFiles(staging.path), progress);
       // Another may have taken the name meanwhile.
       if (await exists(snapshotFiles(name).folder)) throw taken(name);
       await publish(staging.path, snapshotFiles(name).folder, SAVED_MODE);
-      return { snapshot: await infoOf(name, snapshotFiles(name), manifest), pause };
+      return { snapshot: await infoOf(name, snapshotFiles(name), manifest), pause, memoryWritten };
     },
     restore: async (name, vmName, progress) => {
       const { files, manifest } = await find(name);
@@ -119,14 +130,30 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
     },
     list: async () => {
       const names = await installedNames(snapshotsFolder());
-      const found = await Promise.all(
+      return await Promise.all(
         names.map((name) =>
-          show(name).catch((error: unknown) => services.log.warn("snapshot is damaged", { name, error })),
+          show(name).catch((error: unknown) => {
+            services.log.warn("snapshot is damaged", { name, error });
+            return damagedInfo(name, toBangerError(error).message);
+          }),
         ),
       );
-      return found.filter((info) => info !== undefined);
     },
     show,
+    export: async (name, path, progress) => {
+      const { files, manifest } = await find(name);
+      await verifySaved(files, manifest);
+      return await exportSaved(files, manifest, path, progress);
+    },
+    import: async (path, wanted, progress) => {
+      const name = checkName(wanted, "snapshot name");
+      if (await exists(snapshotFiles(name).folder)) throw taken(name);
+      await using staging = await stagingTree("snapshot");
+      const manifest = await importSaved(path, staging.path, progress);
+      if (await exists(snapshotFiles(name).folder)) throw taken(name);
+      await publish(staging.path, snapshotFiles(name).folder, SAVED_MODE);
+      return await infoOf(name, snapshotFiles(name), manifest);
+    },
     delete: async (name) => {
       // One that is damaged can be deleted too.
       if (!isName(name) || !(await exists(snapshotFiles(name).folder))) await find(name);
@@ -143,6 +170,24 @@ const freeNames = (prefix: string, count: number, used: ReadonlySet<string>): st
     if (!used.has(name)) names.push(name);
   }
   return names;
+};
+
+/** Of one that tells nothing of itself any more. */
+const damagedInfo = async (name: string, damaged: string): Promise<SnapshotInfo> => {
+  const { state, memory, disk } = snapshotFiles(name);
+  const sizes = await Promise.all([state, memory, disk].map((path) => bytesOnDisk(path).catch(() => 0)));
+  const nothing = {
+    vm: "",
+    image: "",
+    kernel: "",
+    vcpu: 0,
+    memory: 0,
+    diskSize: 0,
+    network: "",
+    vmm: "",
+    createdAt: 0,
+  };
+  return { name, ...nothing, diskUsed: sizes.reduce((sum, size) => sum + size, 0), damaged };
 };
 
 const infoOf = async (name: string, files: SavedFiles, { shape, vm, vmm, createdAt }: SavedManifest) => {

@@ -1,12 +1,13 @@
 /** ssh into VMs: one key of the user's, one host key per VM, both known to ssh before the first contact. */
-import { mkdir, readFile, rm, stat } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { BangerError } from "../../contract/errors.ts";
-import { exists, readFileIfThere, writeFileAtomic } from "../../host/files.ts";
+import { exists, readFileIfThere, writeFileAtomic, writeFileWhole } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
-import { cliBinary, knownHostsFile, sshConfigFile, vmFiles, vmFilesIn } from "../../host/paths.ts";
+import { cliBinary, knownHostsFile, sshConfigFile, vmFiles } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import type { VmRow } from "../store/vms.ts";
+import { type KeyPair, makeKeyPair } from "./key.ts";
 
 export type GuestKeys = { host_key: string; host_key_public: string; authorized_keys: string };
 
@@ -27,7 +28,7 @@ export type UserKey = { path: string; ours: boolean };
 export const sshService = async (key: UserKey): Promise<SshService> => {
   const publicKeyOf = ({ path, ours }: UserKey) =>
     once(async () => {
-      if (ours && !(await exists(path))) await makeKey(path, "banger");
+      if (ours && !(await exists(path))) await makeKey(path, "banger", writeFileAtomic);
       return (await readPublicKey(path)).trim();
     });
   let publicKey = publicKeyOf(key);
@@ -44,7 +45,7 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
       .catch(() => undefined)
       .then(() => {
         const lines = [...pinned].map(([name, key]) => `${name}.vm ${key}\n`);
-        return writeIfDifferent(knownHostsFile(), lines.join(""));
+        return writeIfDifferent(knownHostsFile(), lines.join(""), writeFileWhole);
       });
     return writing;
   };
@@ -53,14 +54,8 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
 
   return {
     guestKeys: async ({ id, name }) => {
-      const path = vmFiles(id).hostKey;
-      if (!(await exists(`${path}.pub`))) {
-        await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-        await makeKey(path, "");
-      }
-      const [host_key, host_key_public, authorized] = await Promise.all([
-        readFile(path, "utf8"),
-        readFile(`${path}.pub`, "utf8"),
+      const [{ privateKey: host_key, publicKey: host_key_public }, authorized] = await Promise.all([
+        hostKey(vmFiles(id).hostKey),
         publicKey(),
       ]);
       if (pinned.get(name) !== keyOf(host_key_public)) {
@@ -89,11 +84,9 @@ export const sshService = async (key: UserKey): Promise<SshService> => {
 };
 
 /** For a guest that belongs to nobody and whose clones get keys of their own: its server can start, and nobody can log in. */
-export const throwawayKeys = async (folder: string): Promise<GuestKeys> => {
-  const path = vmFilesIn(folder).hostKey;
-  await makeKey(path, "");
-  const [host_key, host_key_public] = await Promise.all([readFile(path, "utf8"), readFile(`${path}.pub`, "utf8")]);
-  return { host_key, host_key_public, authorized_keys: "" };
+export const throwawayKeys = async (): Promise<GuestKeys> => {
+  const { privateKey, publicKey } = await makeKeyPair("");
+  return { host_key: privateKey, host_key_public: publicKey, authorized_keys: "" };
 };
 
 /** `NAME.vm TYPE KEY` */
@@ -102,16 +95,23 @@ const nameAndKey = (line: string): [name: string, key: string] => {
   return [line.slice(0, Math.max(0, at)), line.slice(at + ".vm ".length)];
 };
 
-/** A file that is as it should be costs no flush. */
-const writeIfDifferent = async (path: string, text: string): Promise<void> => {
-  if ((await readFileIfThere(path)) !== text) await writeFileAtomic(path, text, 0o600);
+const writeIfDifferent = async (path: string, text: string, write = writeFileAtomic): Promise<void> => {
+  if ((await readFileIfThere(path)) !== text) await write(path, text, 0o600);
 };
 
-const makeKey = async (path: string, comment: string): Promise<void> => {
+/** The private half first: where the public one is, the key is complete. */
+const makeKey = async (path: string, comment: string, write: typeof writeFileAtomic): Promise<KeyPair> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  // One half without the other is what an interrupted start left behind.
-  await Promise.all([rm(path, { force: true }), rm(`${path}.pub`, { force: true })]);
-  await runTool({ argv: ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path] });
+  const pair = await makeKeyPair(comment);
+  await write(path, pair.privateKey);
+  await write(`${path}.pub`, pair.publicKey, 0o644);
+  return pair;
+};
+
+/** A VM's host key. One that a power cut has taken, whole or in part, is made anew. */
+const hostKey = async (path: string): Promise<KeyPair> => {
+  const [privateKey, publicKey] = await Promise.all([readFileIfThere(path), readFileIfThere(`${path}.pub`)]);
+  return privateKey && publicKey ? { privateKey, publicKey } : await makeKey(path, "", writeFileWhole);
 };
 
 const readPublicKey = async (keyPath: string): Promise<string> => {

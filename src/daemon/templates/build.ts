@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { rm } from "node:fs/promises";
 import { performance } from "node:perf_hooks";
+import { BangerError } from "../../contract/errors.ts";
 import { abortable, type Progress, throwIfAborted } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
@@ -32,7 +33,7 @@ export const buildTemplate = async (
   await using staging = await stagingTree("template");
   const files = vmFilesIn(staging.path);
   const vm: Bootable = { ...shape, ...nobody() };
-  const keys = throwawayKeys(staging.path);
+  const keys = throwawayKeys();
   keys.catch(() => undefined);
   const machine = await startMachine(
     vm,
@@ -50,14 +51,7 @@ export const buildTemplate = async (
     const saved = savedFiles(staging.path);
     await machine.save({ memorySize: shape.memory, base: undefined, target: saved, goOn: false }, progress);
     await machine.kill();
-    for (const path of [
-      files.console,
-      files.consoleTimes,
-      files.vmmLog,
-      files.networkLog,
-      files.hostKey,
-      `${files.hostKey}.pub`,
-    ])
+    for (const path of [files.console, files.consoleTimes, files.vmmLog, files.networkLog])
       await rm(path, { force: true });
     const manifest = await describeSaved(saved, { shape, plan, signature, vmm: services.driver.name, disk: true });
     await publish(staging.path, target, SAVED_MODE);
@@ -100,6 +94,11 @@ const comeToRest = async (connection: GuestConnection, progress: Progress): Prom
   // What each clone is told is then there already, and only written over.
   await callGuest(connection, { op: "configure", boot_id: randomUUID(), start_init: false }, progress);
   await callGuest(connection, { op: "sync" }, progress);
+  await callGuest(connection, { op: "hold" }, progress).catch((error: unknown) => {
+    throwIfAborted(progress.signal);
+    // A kernel without fanotify: its clones write down who they are before they are handed out.
+    if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") throw error;
+  });
 };
 
 /** An image without `true` is as good a template. */

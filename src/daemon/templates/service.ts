@@ -26,10 +26,12 @@ export type TemplateSettings = {
 };
 
 export type Template = { key: string; files: SavedFiles; manifest: SavedManifest };
+/** With the machine that goes on from it. */
+export type FoundTemplate = Template & { plan: MachinePlan };
 
 export type TemplateService = {
   /** A sound template for a VM of this shape. Undefined, with the reason in the log, where there is none. */
-  find(shape: Shape, progress: Progress): Promise<Template | undefined>;
+  find(shape: Shape, progress: Progress): Promise<FoundTemplate | undefined>;
   /** A VM of this shape has booted cold: makes a template in the background, where there is none and room for it. */
   want(shape: Shape): void;
   /** A template turned out to be of no use: it is removed, and the reason logged. */
@@ -72,13 +74,13 @@ export const templateService = (services: GuestServices, settings: () => Templat
 
   const find: TemplateService["find"] = async (shape, progress) => {
     if (!settings().enabled) return undefined;
-    const { key } = await identify(shape, progress);
+    const { key, plan } = await identify(shape, progress);
     try {
       const found = await read(key);
       if (!found) return undefined;
       await verifySaved(found.files, found.manifest);
       await markUsed(found.files);
-      return found;
+      return { ...found, plan };
     } catch (error) {
       const files = templateFiles(key);
       log.warn("template is damaged and is removed; the VM boots cold", { key, error });

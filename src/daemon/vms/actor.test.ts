@@ -219,7 +219,11 @@ test("a daemon that ends waits until a cancelled run has removed its VM", { time
       removed = true;
     },
   };
-  const vms = { create: async () => actor, view: () => ({}) } as unknown as VmService;
+  const vms = {
+    create: async () => actor,
+    view: () => ({}),
+    imageDefaults: async () => undefined,
+  } as unknown as VmService;
   const client = { event: () => undefined, gone: new AbortController().signal } as never;
   const run = assert.rejects(runVm(client, { vm: {}, exec: { argv: ["true"] } }, vms, registry), { code: "CANCELLED" });
   await started.promise;

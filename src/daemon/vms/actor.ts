@@ -10,7 +10,7 @@ import { type SavedFiles, vmFiles, vmSockets } from "../../host/paths.ts";
 import type { DeviceUse, Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { ADOPT_LIMIT, findMachine, takeUp } from "./adoption.ts";
-import { hostTime } from "./boot.ts";
+import { type Early, hostTime } from "./boot.ts";
 import { planChange } from "./change.ts";
 import { growDisk } from "./disk.ts";
 import { mutex } from "./mutex.ts";
@@ -32,10 +32,9 @@ export type VmActor = {
   row(): VmRow;
   /**
    * A sleeping VM is woken, a paused one resumed.
-   * @param source what a VM that has never run goes on from
    * @throws HOST_LIMIT when the host has too little memory for it, unless `force`
    */
-  start(progress: Progress, force?: boolean, source?: Source): Promise<void>;
+  start(progress: Progress, options?: StartOptions): Promise<void>;
   /** Stops the guest's CPUs. */
   pause(progress: Progress): Promise<void>;
   resume(progress: Progress): Promise<void>;
@@ -75,6 +74,14 @@ export type VmActor = {
   adopt(progress: Progress): Promise<void>;
   /** Lets go of the machine without touching it. */
   detach(): void;
+};
+
+export type StartOptions = {
+  /** Even where the host has too little memory for it. */
+  force?: boolean | undefined;
+  /** What a VM that has never run goes on from. */
+  source?: Source | undefined;
+  early?: Early | undefined;
 };
 
 type Parts = {
@@ -126,7 +133,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
     }
   };
 
-  const start: VmActor["start"] = async (progress, force = false, source) => {
+  const start: VmActor["start"] = async (progress, { force = false, source, early } = {}) => {
     if (vm.row.state === "paused") return resume(progress);
     if (vm.row.state === "running" && vm.machine) {
       // It may be paused for want of room on the host's disk.
@@ -137,7 +144,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
     await lifecycle.run(async () => {
       if (vm.row.state === "running") return;
       await whileStarting(progress, (limited) =>
-        startVm({ vm, services, admit: (row) => admit(row, force), source }, limited),
+        startVm({ vm, services, admit: (row) => admit(row, force), source, early }, limited),
       );
     }, progress.signal);
   };

@@ -13,7 +13,7 @@ import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
-import { planMachine, type Shape } from "./plan.ts";
+import { type MachinePlan, planMachine, type Shape } from "./plan.ts";
 
 /** What it takes to boot a guest. */
 export type GuestServices = {
@@ -36,6 +36,8 @@ export type MachineStart = {
   files?: VmFiles;
   /** A saved machine to go on from; its disk is in place. */
   from?: SavedMachine | undefined;
+  /** Where it is known already. */
+  plan?: MachinePlan | undefined;
   background?: boolean;
   onIdentity(identity: MachineIdentity): Promise<void>;
 };
@@ -47,13 +49,13 @@ export type Bootable = Shape & Pick<VmRow, "id" | "name" | "mac" | "env" | "star
 export const startMachine = async (
   vm: Bootable,
   services: GuestServices,
-  { files = vmFiles(vm.id), from, background = false, onIdentity }: MachineStart,
+  { files = vmFiles(vm.id), from, plan: known, background = false, onIdentity }: MachineStart,
   progress: Progress,
 ): Promise<Machine> => {
   const { images, driver, log } = services;
   progress.report({ stage: "boot", message: "starting the machine" });
   const [plan] = await Promise.all([
-    planMachine(vm, services, progress),
+    known ?? planMachine(vm, services, progress),
     from ? undefined : ensureDisk(vm, files, progress),
   ]);
   await images.verify(vm.image);
@@ -77,7 +79,15 @@ export type Greeting = {
   files?: VmFiles;
   /** Default: the VM's own. */
   keys?: Promise<GuestKeys>;
+  /** See `Early`. */
+  early?: Early | undefined;
 };
+
+/**
+ * Called where a guest has gone on from a saved machine and has been told who it is, before it has confirmed: the agent takes requests in their order, so
+ * that what is asked of it now it does as soon as it can, and refuses if it could not become who it is.
+ */
+export type Early = (connection: GuestConnection) => void;
 
 /**
  * Greets the agent and tells it who it is, where it cannot know.
@@ -87,7 +97,7 @@ export const greetGuest = async (
   row: Bootable,
   machine: Machine,
   services: GuestServices,
-  { origin, epoch, files = vmFiles(row.id), keys = services.ssh.guestKeys(row) }: Greeting,
+  { origin, epoch, files = vmFiles(row.id), keys = services.ssh.guestKeys(row), early }: Greeting,
   progress: Progress,
 ): Promise<Guest> => {
   const { console } = files;
@@ -108,23 +118,26 @@ export const greetGuest = async (
       progress.report({ stage: "boot", message: origin === "boot" ? "kernel" : "memory, devices and agent" });
       // Its failure is met where the keys are needed, however long the guest takes until then.
       keys.catch(() => undefined);
-      const channel = await machine.openAgentChannel();
-      const connection = await connectGuest({ channel, epoch, onEvent }, limited);
-      if (origin === "known") return { connection, notes: [] };
+      const greeted = machine.openAgentChannel().then((channel) => connectGuest({ channel, epoch, onEvent }, limited));
+      if (origin === "known") return { connection: await greeted, notes: [] };
+      // Looked up while the guest comes up.
+      const known = Promise.all([services.driver.host(), services.images.ensure(row.image, limited)]);
+      known.catch(() => undefined);
+      const connection = await greeted;
       progress.report({ stage: "boot", message: "identity" });
-      const [{ network }, image] = await Promise.all([
-        services.driver.host(),
-        services.images.ensure(row.image, limited),
-      ]);
+      const [{ network }, image] = await known;
       const { phase } = connection.hello;
       const configuration = {
         ...(row.network === "none" ? {} : { network: { mac: row.mac, ...network.guest } }),
         ...(origin === "wake" ? {} : identity(row, image.boot.env, await keys)),
         // The kernel makes its own at a boot.
-        ...(origin === "clone" ? { boot_id: randomUUID() } : {}),
+        ...(origin === "clone" ? { boot_id: randomUUID(), lazy: true } : {}),
         start_init: phase === "configure" && startsInit(image),
       };
-      await callGuest(connection, { op: "configure", ...present(), ...configuration }, limited);
+      const configured = callGuest(connection, { op: "configure", ...present(), ...configuration }, limited);
+      configured.catch(() => undefined);
+      if (phase === "running") early?.(connection);
+      await configured;
       // A guest that went on from a saved machine, or that an earlier daemon has configured, has its init.
       if (phase === "running") return { connection, notes: [] };
       progress.report({ stage: "boot", message: connection.hello.init && startsInit(image) ? "init" : "agent" });

@@ -16,8 +16,10 @@ export const relay = async (
   client: ClientStream,
   guest: GuestConnection,
   request: Record<string, unknown>,
-): Promise<StreamResult> => {
-  const stream = guest.open(request);
+): Promise<StreamResult> => await relayStream(client, guest.open(request));
+
+/** As `relay`, of a stream that is open. */
+export const relayStream = async (client: ClientStream, stream: GuestStream): Promise<StreamResult> => {
   client.onControl((message) => stream.control(message));
   const abort = () => stream.abort();
   if (client.gone.aborted) abort();

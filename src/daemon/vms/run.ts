@@ -3,12 +3,13 @@ import { BangerError } from "../../contract/errors.ts";
 import type { OperationInfo } from "../../contract/api.ts";
 import { abortable, type Progress, type ProgressEvent } from "../../contract/progress.ts";
 import type { Run } from "../../contract/vms.ts";
-import type { StreamResult } from "../../guest/stream.ts";
+import type { GuestConnection } from "../../guest/connection.ts";
+import type { GuestStream, StreamResult } from "../../guest/stream.ts";
 import type { ClientStream } from "../api/client-stream.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "./actor.ts";
 import { inWorkspace, withImageDefaults } from "./image-defaults.ts";
-import { execError, execRequest, relay } from "./relay.ts";
+import { execError, execRequest, relayStream } from "./relay.ts";
 import type { VmService } from "./service.ts";
 
 /**
@@ -27,18 +28,21 @@ export const runVm = async (
   };
   let actor: VmActor | undefined;
   try {
-    const guest = await operations.run(
+    const { main, stream } = await operations.run(
       `run ${vm.name ?? "a new VM"}`,
       watch,
       async (progress) => {
         const created = await vms.create(vm, progress);
         try {
           client.event({ vm: vms.view(created) });
-          await created.start(progress, vm.force);
+          const image = await vms.imageDefaults(created);
+          const command = () => withImageDefaults(inWorkspace(exec, created.row().workspace), image, true);
+          const ask = early(() => execRequest(command()));
+          await created.start(progress, { force: vm.force, early: prepare ? undefined : ask.early });
           const channel = await created.guest(progress);
           if (prepare) await prepared(client, progress);
           actor = created;
-          return channel;
+          return { main: command(), stream: ask.stream(channel) };
         } catch (error) {
           actor = undefined;
           // Part of the operation, so that a daemon that ends waits for it. Never under the signal that brought us here.
@@ -51,14 +55,28 @@ export const runVm = async (
     if (!actor) throw new BangerError("INTERNAL", "a run without its VM");
     using _use = actor.use();
     client.event({ vm: vms.view(actor) });
-    const main = withImageDefaults(inWorkspace(exec, actor.row().workspace), await vms.imageDefaults(actor), true);
-    return await relay(client, guest, execRequest(main)).catch((error: unknown) => {
+    return await relayStream(client, stream).catch((error: unknown) => {
       throw execError(error, main);
     });
   } finally {
     // Never under the signal that brought us here: the undo must not be cancelled by the same Ctrl-C.
     if (actor && vm.ephemeral) await actor.remove(unattended);
   }
+};
+
+/** A command that is asked for as soon as a guest can hear it, and again where that guest was of no use. */
+const early = (request: () => Record<string, unknown>) => {
+  let asked: { connection: GuestConnection; stream: GuestStream } | undefined;
+  return {
+    early: (connection: GuestConnection) => {
+      const stream = connection.open(request());
+      // Of a guest that was of no use nobody waits for it.
+      stream.result.catch(() => undefined);
+      asked = { connection, stream };
+    },
+    stream: (connection: GuestConnection): GuestStream =>
+      asked?.connection === connection ? asked.stream : connection.open(request()),
+  };
 };
 
 /** The client does what it has to do in the VM. */

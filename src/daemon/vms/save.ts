@@ -41,7 +41,12 @@ export const saveVm = async (
     signature,
     vmm: driver.name,
     disk,
-    vm: { name: row.name, env: row.env, labels: row.labels },
+    vm: {
+      name: row.name,
+      env: row.env,
+      labels: row.labels,
+      ...(row.workspace ? { workspace: row.workspace } : {}),
+    },
   });
   return { ...saved, manifest };
 };

@@ -14,17 +14,20 @@ import {
   verifySaved,
 } from "../saved/saved.ts";
 import type { RestoredFrom, VmRow } from "../store/vms.ts";
-import type { Template, TemplateService } from "../templates/service.ts";
+import type { FoundTemplate, TemplateService } from "../templates/service.ts";
 import type { GuestOrigin, GuestServices } from "./boot.ts";
-import { planMachine, shapeOf } from "./plan.ts";
+import { type MachinePlan, planMachine, shapeOf } from "./plan.ts";
 
 export type Source = {
   kind: RestoredFrom;
   origin: Exclude<GuestOrigin, "boot" | "known">;
   /** File of its registers and devices. Its memory is the VM's `memory` once it is prepared. */
   state: string;
-  /** Puts disk and memory in place. */
-  prepare(progress: Progress): Promise<void>;
+  /**
+   * Puts disk and memory in place.
+   * @returns the machine that goes on
+   */
+  prepare(progress: Progress): Promise<MachinePlan>;
   /** The guest has gone on from it. */
   done?(): Promise<void>;
   /**
@@ -36,14 +39,17 @@ export type Source = {
 };
 
 /** A template for a VM that has never run. */
-export const templateSource = (id: string, template: Template, templates: TemplateService): Source => {
+export const templateSource = (id: string, template: FoundTemplate, templates: TemplateService): Source => {
   const files = vmFiles(id);
   const { files: saved, manifest } = template;
   return {
     kind: "template",
     origin: "clone",
     state: saved.state,
-    prepare: (progress) => cloneSaved(saved, manifest.files, files, progress),
+    prepare: async (progress) => {
+      await cloneSaved(saved, manifest.files, files, progress);
+      return template.plan;
+    },
     discard: async (why) => {
       await Promise.all([files.disk, files.memory].map((path) => rm(path, { force: true })));
       // A full disk, or no room for a VMM, is not the template's fault.
@@ -67,7 +73,7 @@ export const snapshotSource = (
     state: saved.state,
     prepare: async (progress) => {
       await cloneSaved(saved, manifest.files, files, progress);
-      await checkUsable(row, saved, manifest, services, progress);
+      return await checkUsable(row, saved, manifest, services, progress);
     },
     discard: async (why) => {
       await rm(files.memory, { force: true });
@@ -93,10 +99,11 @@ export const sleepSource = (row: VmRow, services: GuestServices): Source => {
       const saved = savedFiles(files.asleep);
       const manifest = await readSaved(saved);
       if (!manifest) throw new BangerError("SAVED_CORRUPT", "what was saved of it is gone");
-      await checkUsable(row, saved, manifest, services, progress);
+      const plan = await checkUsable(row, saved, manifest, services, progress);
       await rm(files.waking, { recursive: true, force: true });
       await rename(files.asleep, files.waking);
       await linkMemory(used.memory, files.memory, progress);
+      return plan;
     },
     done: async () => void (await remove()),
     discard: async (why) => {
@@ -113,8 +120,9 @@ const checkUsable = async (
   manifest: SavedManifest,
   services: GuestServices,
   progress: Progress,
-): Promise<void> => {
+): Promise<MachinePlan> => {
   await verifySaved(saved, manifest);
   const plan = await planMachine(shapeOf(row), services, progress);
   checkSameMachine(manifest, await signatureOf(plan, vmFiles(row.id), services.driver), plan);
+  return plan;
 };

@@ -5,7 +5,7 @@ import { exists } from "../../host/files.ts";
 import { vmFiles } from "../../host/paths.ts";
 import { hostBootId } from "../../host/proc.ts";
 import type { VmRow } from "../store/vms.ts";
-import { type Guest, startMachine } from "./boot.ts";
+import { type Early, type Guest, startMachine } from "./boot.ts";
 import { shapeOf } from "./plan.ts";
 import type { BootServices } from "./services.ts";
 import { type Source, sleepSource, templateSource } from "./source.ts";
@@ -22,10 +22,14 @@ export type StartParts = {
   admit(row: VmRow): Promise<string[]>;
   /** What a VM that has never run goes on from. */
   source: Source | undefined;
+  early: Early | undefined;
 };
 
 /** When it fails, the VM is what it was, with the reason in its record. */
-export const startVm = async ({ vm, services, admit, source }: StartParts, progress: Progress): Promise<void> => {
+export const startVm = async (
+  { vm, services, admit, source, early }: StartParts,
+  progress: Progress,
+): Promise<void> => {
   const host = await services.driver.host();
   const wasAsleep = vm.row.state === "asleep";
   const { startedAt } = vm.row;
@@ -43,7 +47,9 @@ export const startVm = async ({ vm, services, admit, source }: StartParts, progr
   });
   try {
     const from = source ?? (await findSource(vm.row, services, wasAsleep, progress));
-    await vm.complete(await bringUpSomehow(vm, services, from, progress), progress);
+    // The user's files are in the VM, and its ports are open, before anything else is asked of it.
+    const ask = services.fileSync.length === 0 && vm.row.published.length === 0 ? early : undefined;
+    await vm.complete(await bringUpSomehow(vm, services, from, progress, ask), progress);
     if (startedAt === undefined && vm.row.restored === undefined) services.templates.want(shapeOf(vm.row));
   } catch (error) {
     const { code, message } = toBangerError(error);
@@ -75,21 +81,23 @@ const bringUp = async (
   services: BootServices,
   source: Source | undefined,
   progress: Progress,
+  early?: Early,
 ): Promise<Guest> => {
   if (source) progress.report({ stage: "restore", message: "disk and memory" });
-  await source?.prepare(progress);
+  const plan = await source?.prepare(progress);
   const started = await startMachine(
     vm.row,
     services,
     {
       from: source && { state: source.state, memory: vmFiles(vm.row.id).memory },
+      plan,
       onIdentity: async ({ pid, startTime, helpers }) =>
         vm.update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId(), restored: source?.kind }),
     },
     progress,
   );
   vm.watch(started);
-  const guest = await vm.greet(started, source?.origin ?? "boot", progress);
+  const guest = await vm.greet(started, source?.origin ?? "boot", progress, early);
   await source?.done?.();
   vm.update({ startedAt: Date.now(), lastUsedAt: Date.now() });
   return guest;
@@ -101,10 +109,11 @@ const bringUpSomehow = async (
   services: BootServices,
   source: Source | undefined,
   progress: Progress,
+  early: Early | undefined,
 ): Promise<Guest> => {
   if (!source) return bringUp(vm, services, undefined, progress);
   try {
-    return await bringUp(vm, services, source, progress);
+    return await bringUp(vm, services, source, progress, early);
   } catch (error) {
     throwIfAborted(progress.signal);
     await vm.discard();

@@ -13,7 +13,7 @@ import { type Driver, type Limits, type MachineSpec, noLimits } from "../driver.
 import { probeAcceleration } from "./accel.ts";
 import { driveName, driveValue, kernelArguments, qemuArguments, inherited } from "./arguments.ts";
 import { endHelpers, machine, unreachableMachine } from "./machine.ts";
-import { chooseNetwork, netdevArgument, startPasst } from "./network.ts";
+import { chooseNetwork, netdevArgument, preparePasst } from "./network.ts";
 import { nestedIsOff } from "./nested.ts";
 import { machineSignature } from "./signature.ts";
 
@@ -47,22 +47,21 @@ export const qemuDriver = (qemu: string, limits: Limits = noLimits): Driver => {
     const servers = await Promise.all(
       [spec.sockets.agent, spec.sockets.control, spec.sockets.console].map(bindForChild),
     );
-    let nic: Socket | undefined;
     let helperPids: number[] = [];
     let running: RunningProcess;
     try {
-      if (spec.nic && network.name === "passt")
-        ({ nic, pids: helperPids } = await startPasst(spec.sockets.folder, spec.networkLog));
+      using passt =
+        spec.nic && network.name === "passt" ? await preparePasst(spec.sockets.folder, spec.networkLog) : undefined;
       throwIfAborted(progress.signal);
-      running = await spawnQemu(spec, servers, nic);
+      running = await spawnQemu(spec, servers, passt?.nic);
+      undo.defer(async () => {
+        running.signal("SIGKILL");
+        await running.exited;
+      });
+      helperPids = (await passt?.start()) ?? [];
     } finally {
-      nic?.destroy();
       await Promise.all(servers.map(closeServer));
     }
-    undo.defer(async () => {
-      running.signal("SIGKILL");
-      await running.exited;
-    });
     const [startTime, ...helperTimes] = await Promise.all([running.pid, ...helperPids].map(processStartTime));
     const helpers = helperPids.flatMap((pid, index) => {
       const started = helperTimes[index];

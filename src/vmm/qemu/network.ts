@@ -33,7 +33,7 @@ const onPath = async (program: string): Promise<boolean> => {
 export const chooseNetwork = async (): Promise<NetworkBackend> =>
   (await onPath("passt")) ? { name: "passt", guest, note: undefined } : { name: "slirp", guest, note: slirpNote };
 
-/** QEMU's `-netdev` argument; `fd` is the descriptor that `startPasst`'s socket has in QEMU. */
+/** QEMU's `-netdev` argument; `fd` is the descriptor that `preparePasst`'s socket has in QEMU. */
 export const netdevArgument = (backend: NetworkBackend, fd: number): string =>
   backend.name === "passt"
     ? `stream,id=net0,server=off,addr.type=fd,addr.str=${fd}`
@@ -84,17 +84,16 @@ export const startPlainPasst = async (folder: string, log: string): Promise<{ ni
 };
 
 /**
- * Starts passt for one VM, and the filter before it that drops what a guest may not send (agent/src/host/net_filter.rs).
+ * Prepares passt for one VM, and the filter before it that drops what a guest may not send (agent/src/host/net_filter.rs). They are started once QEMU
+ * is, which takes longer to come up than they do.
  *
  * Both get their sockets as stdin and stdout, because those are made blocking on the way, which passt counts on: with a socket that does not
  * block it loses track of its stream at the first full buffer, and ends.
- * @returns the socket to give to QEMU, and the two processes. Both end by themselves when QEMU (or, before that, this process) closes it.
  */
-export const startPasst = async (folder: string, log: string): Promise<{ nic: Socket; pids: number[] }> => {
-  await using output = await open(log, "w", 0o600);
-  const [forQemu, guestSide] = await socketPair(folder);
-  const [hostSide, forPasst] = await socketPair(folder);
-  try {
+export const preparePasst = async (folder: string, log: string): Promise<Passt> => {
+  const [[forQemu, guestSide], [hostSide, forPasst]] = await Promise.all([socketPair(folder), socketPair(folder)]);
+  const start = async () => {
+    await using output = await open(log, "w", 0o600);
     const started = await Promise.all([
       startProcess({
         argv: [agentBinary(), "--filter-network"],
@@ -109,11 +108,23 @@ export const startPasst = async (folder: string, log: string): Promise<{ nic: So
         outlive: true,
       }),
     ]);
-    return { nic: forQemu, pids: started.map(({ pid }) => pid) };
-  } catch (error) {
-    forQemu.destroy();
-    throw error;
-  } finally {
-    for (const given of [guestSide, hostSide, forPasst]) given.destroy();
-  }
+    return started.map(({ pid }) => pid);
+  };
+  return {
+    nic: forQemu,
+    start,
+    [Symbol.dispose]: () => {
+      for (const given of [forQemu, guestSide, hostSide, forPasst]) given.destroy();
+    },
+  };
+};
+
+export type Passt = Disposable & {
+  /** To be given to QEMU. */
+  nic: Socket;
+  /**
+   * Starts the filter and passt.
+   * @returns their pids. Both end by themselves when QEMU (or, before that, this process) closes its socket.
+   */
+  start(): Promise<number[]>;
 };
