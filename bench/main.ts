@@ -4,7 +4,7 @@
  *   node bench/main.ts [NAME…]     only these, by the names below; the others keep what was written before
  */
 import { execFileSync } from "node:child_process";
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { availableParallelism, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { installFixture } from "../test/support/fixture.ts";
@@ -15,20 +15,28 @@ import { convert } from "./convert.ts";
 import { copySpeed } from "./copy.ts";
 import { execLatency } from "./exec.ts";
 import { firecrackerOverhead } from "./firecracker.ts";
+import { forks } from "./forks.ts";
 import { idleDaemon } from "./idle.ts";
 import { manyVms } from "./many.ts";
 import type { Figure } from "./measure.ts";
 import { mergePage, section } from "./page.ts";
 import { publishedPort } from "./publish.ts";
 import { smallKernel } from "./small-kernel.ts";
+import { snapshot } from "./snapshot.ts";
 import { startUp } from "./start-up.ts";
 import { stopTime } from "./stop.ts";
+import type { Plot } from "./svg.ts";
 import { warmStart } from "./warm-start.ts";
 
-const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
+/** Figures alone, or with plots of them. */
+type Bench = (host: Host) => Promise<Figure[] | { figures: Figure[]; plots: Plot[] }>;
+
+const benches: Record<string, Bench> = {
   "start-up": startUp,
   "cold-start": coldStart,
   "warm-start": warmStart,
+  forks,
+  snapshot,
   exec: execLatency,
   copy: copySpeed,
   convert,
@@ -41,6 +49,7 @@ const benches: Record<string, (host: Host) => Promise<Figure[]>> = {
   "small-kernel": smallKernel,
 };
 
+const plotFolder = join(import.meta.dirname, "..", "docs", "benchmarks");
 const page = join(import.meta.dirname, "..", "docs", "benchmarks.md");
 const wanted = process.argv.slice(2);
 const unknown = wanted.filter((name) => !Object.hasOwn(benches, name));
@@ -56,7 +65,11 @@ const fresh = new Map<string, string>();
   const where = `Measured ${new Date().toISOString().slice(0, 10)} with ${machine}`;
   for (const [name, bench] of Object.entries(benches)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue;
-    const text = section(name, await bench(host), where);
+    const measured = await bench(host);
+    const { figures, plots } = Array.isArray(measured) ? { figures: measured, plots: [] } : measured;
+    const text = section(name, { figures, plots }, where);
+    await mkdir(plotFolder, { recursive: true });
+    for (const plot of plots) await writeFile(join(plotFolder, `${plot.name}.svg`), plot.svg);
     fresh.set(name, text);
     process.stdout.write(`${text}\n`);
   }

@@ -1,5 +1,6 @@
 /** docs/benchmarks.md: a section for each bench, each from one run, so that a run of some replaces theirs and leaves the others. */
 import { type Figure, round } from "./measure.ts";
+import type { Plot } from "./svg.ts";
 
 const introduction = `# Benchmarks
 
@@ -17,14 +18,18 @@ const row = ({ what, value, unit, n, spread, baseline, limit, holds }: Figure): 
 };
 
 /** @param where date and machine, for a person */
-export const section = (name: string, figures: readonly Figure[], where: string): string => `## ${name}
+export const section = (
+  name: string,
+  { figures, plots }: { figures: readonly Figure[]; plots: readonly Plot[] },
+  where: string,
+): string => `## ${name}
 
 ${where}
 
 | what | measured | n | baseline | promised | holds |
 |---|---|---|---|---|---|
 ${figures.map(row).join("\n")}
-`;
+${plots.map((plot) => `\n![${plot.caption}](benchmarks/${plot.name}.svg)\n\n${plot.caption} Drawn by \`make bench BENCH="${name}"\`.\n`).join("")}`;
 
 /**
  * @param page what was written before; empty: nothing

@@ -1,32 +1,53 @@
 /** `vm run` from a template, against a cold boot of the same image and QEMU alone restoring the least guest that can answer. */
 import { join } from "node:path";
-import { type Host, testHost } from "../test/support/host.ts";
+import { Sandbox } from "../src/sdk/sandbox.ts";
 import { installFixture } from "../test/support/fixture.ts";
+import { testHost } from "../test/support/host.ts";
 import { modulesForYardstick, yardstickRun } from "./cold-start.ts";
 import { type Figure, median, quantile, round, spreadOf, timed } from "./measure.ts";
+import { distribution, type Plot, stacks } from "./svg.ts";
+import { GOLDEN, SHAPE, warmHost } from "./templates-host.ts";
 
-const image = "debian-bookworm";
-const shape = ["--image", image, "--vcpu", "2", "--memory", "1G"];
 const ROUNDS = 6;
 const RUNS_PER_ROUND = 5;
 
-export const warmStart = async (_host: Host): Promise<Figure[]> => {
-  await using host = await testHost("templates.enabled = true\n");
-  await installFixture(host, [image, "debian-bookworm-slim"]);
+/** What `--timings` printed: ms by stage. */
+const stagesIn = (text: string): { what: string; value: number }[] =>
+  [...text.matchAll(/^ *(\d+) ms {2}(.+)$/gm)].map(([, ms, what = ""]) => ({ what, value: Number(ms) }));
+
+/** The median of each stage; stages that not every run has are left out. */
+const mediansOf = (runs: readonly { what: string; value: number }[][]): { what: string; value: number }[] =>
+  (runs[0] ?? []).map(({ what }) => ({
+    what,
+    value: median(runs.flatMap((stages) => stages.find((stage) => stage.what === what)?.value ?? [])),
+  }));
+
+export const warmStart = async (): Promise<{ figures: Figure[]; plots: Plot[] }> => {
+  await using warmed = await warmHost();
+  const { host, ok } = warmed;
   const state = join(host.env.XDG_STATE_HOME, "banger");
   const kernel = join(state, "kernels", "debian-bookworm-cloud");
   const modules = await modulesForYardstick(kernel, join(host.env.HOME, "yardstick-modules"));
-  const ok = async (...args: string[]) => {
-    const done = await host.banger(...args);
-    if (done.status !== 0) throw new Error(done.stderr);
-  };
-  const once = () => ok("vm", "run", "--rm", ...shape, "--", "true");
-  await ok("image", "warm", image, "--vcpu", "2", "--memory", "1G");
+  const once = () => ok("vm", "run", "--rm", "--timings", ...SHAPE, "--", "true");
   await once();
-  const warm: number[] = [];
-  const bare: number[] = [];
+  const [warm, bare, library]: [number[], number[], number[]] = [[], [], []];
+  const stages: { what: string; value: number }[][] = [];
+  const throughLibrary = async () => {
+    const began = performance.now();
+    await using sandbox = await Sandbox.create({ image: GOLDEN, vcpu: 2, memory: "1G" });
+    const { exit } = await sandbox.exec(["true"]);
+    if (exit !== 0) throw new Error(`true ended with ${exit}`);
+    library.push(performance.now() - began);
+  };
   for (let round = 0; round < ROUNDS; round++) {
-    for (let count = 0; count < RUNS_PER_ROUND; count++) warm.push(await timed(once));
+    for (let count = 0; count < RUNS_PER_ROUND; count++) {
+      warm.push(
+        await timed(async () => {
+          stages.push(stagesIn((await once()).stderr));
+        }),
+      );
+      await throughLibrary();
+    }
     const told = await yardstickRun({
       kernel,
       modules,
@@ -39,30 +60,41 @@ export const warmStart = async (_host: Host): Promise<Figure[]> => {
   }
   // The same command without templates, on a host of its own.
   await using coldHost = await testHost("templates.enabled = false\n");
-  await installFixture(coldHost, [image]);
+  await installFixture(coldHost, [GOLDEN]);
   const cold: number[] = [];
   for (let count = 0; count < 3; count++) {
     cold.push(
       await timed(async () => {
-        const done = await coldHost.banger("vm", "run", "--rm", ...shape, "--", "true");
+        const done = await coldHost.banger("vm", "run", "--rm", ...SHAPE, "--", "true");
         if (done.status !== 0) throw new Error(done.stderr);
       }),
     );
   }
   const [p50, p95] = [median(warm), quantile(warm, 0.95)];
-  return [
+  const baseline = {
+    what: `QEMU alone, restore to the first command's exit (median of ${bare.length} medians)`,
+    value: round(median(bare)),
+  };
+  const figures: Figure[] = [
     {
       what: `warm \`vm run --rm -- true\`, Debian with systemd, 2 vcpu, 1 GiB, delete included (95th percentile ${round(p95)} ms)`,
       value: round(p50),
       unit: "ms",
       n: warm.length,
       spread: spreadOf(warm),
-      baseline: {
-        what: `QEMU alone, restore to the first command's exit (median of ${bare.length} medians)`,
-        value: round(median(bare)),
-      },
+      baseline,
       limit: `at most 350 ms, and 1.6 times: ${round((p50 / median(bare)) * 10) / 10}`,
       holds: p50 <= 350 && p50 <= 1.6 * median(bare),
+    },
+    {
+      what: `the same through the client library, from create to the command's exit (95th percentile ${round(quantile(library, 0.95))} ms)`,
+      value: round(median(library)),
+      unit: "ms",
+      n: library.length,
+      spread: spreadOf(library),
+      baseline,
+      limit: "at most 250 ms",
+      holds: median(library) <= 250,
     },
     {
       what: `the same, cold: ${round(median(cold))} ms, is so much slower`,
@@ -73,4 +105,21 @@ export const warmStart = async (_host: Host): Promise<Figure[]> => {
       holds: median(cold) >= 10 * p50,
     },
   ];
+  const plots: Plot[] = [
+    {
+      name: "warm-start",
+      caption: "Every warm start; QEMU alone by the median of each round of five.",
+      svg: distribution("From a template to the end of `true`", [
+        { name: "vm run --rm -- true", values: warm },
+        { name: "client library", values: library },
+        { name: "QEMU alone", values: bare },
+      ]),
+    },
+    {
+      name: "warm-start-stages",
+      caption: "Where the time goes (`vm run --timings`, median of each stage).",
+      svg: stacks("vm run --rm -- true, by stages", [{ name: "vm run --rm -- true", stages: mediansOf(stages) }]),
+    },
+  ];
+  return { figures, plots };
 };

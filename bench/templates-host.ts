@@ -1,0 +1,47 @@
+/** A host whose VMs start from a template of the Debian image with systemd, and what benches ask of it through the client library. */
+import { type Client, openClient } from "../src/client/client.ts";
+import { installFixture } from "../test/support/fixture.ts";
+import { type Host, testHost } from "../test/support/host.ts";
+
+export const GOLDEN = "debian-bookworm";
+export const SHAPE = ["--image", GOLDEN, "--vcpu", "2", "--memory", "1G"];
+
+export type WarmHost = AsyncDisposable & {
+  host: Host;
+  client: Client;
+  /** Runs `banger`; a failure ends the bench. @returns its stdout and stderr */
+  ok(...args: string[]): Promise<{ stdout: string; stderr: string }>;
+  /** Runs `true` in a VM. */
+  run(vm: string): Promise<void>;
+};
+
+/** @param config lines of config.toml besides */
+export const warmHost = async (config = ""): Promise<WarmHost> => {
+  const host = await testHost(`templates.enabled = true\n${config}`);
+  await installFixture(host, [GOLDEN, "debian-bookworm-slim"]);
+  Object.assign(process.env, host.env);
+  const client = openClient();
+  const ok: WarmHost["ok"] = async (...args) => {
+    const done = await host.run(args, { timeout: 300_000 });
+    if (done.status !== 0) throw new Error(`banger ${args.join(" ")}: ${done.stderr}`);
+    return done;
+  };
+  await ok("image", "warm", ...SHAPE.slice(1));
+  return {
+    host,
+    client,
+    ok,
+    run: async (vm) => {
+      const stream = await client.stream("vmExec", { vm }, { argv: ["true"] });
+      stream.stdin.end();
+      stream.stdout.resume();
+      stream.stderr.resume();
+      const { exit } = await stream.closed;
+      if (exit !== 0) throw new Error(`true in ${vm} ended with ${exit}`);
+    },
+    [Symbol.asyncDispose]: async () => {
+      client.close();
+      await host[Symbol.asyncDispose]();
+    },
+  };
+};
