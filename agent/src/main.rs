@@ -26,8 +26,10 @@ mod users;
 use agent::Agent;
 use boot::{Booted, handover};
 use channel::Channel;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The C entry point: the agent needs the memory of argv[0], and nothing that Rust's start-up would add.
 ///
@@ -53,7 +55,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             println!("{}", host::tsc::frequency());
             0
         }
-        [flag] if *flag == c"--filter-network" => match host::net_filter::run() {
+        [flag, rules] if *flag == c"--filter-network" => match host::net_filter::run(path_of(rules)) {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("banger-vsock-agent: network filter: {error}");
@@ -65,8 +67,8 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             eprintln!("banger-vsock-agent: {}", host::traceable::exec(program));
             127
         }
-        [flag, program @ ..] if *flag == c"--with-tap" => {
-            eprintln!("banger-vsock-agent: {}", host::tap::exec(program));
+        [flag, rules, program @ ..] if *flag == c"--with-tap" => {
+            eprintln!("banger-vsock-agent: {}", host::tap::exec(path_of(rules), program));
             127
         }
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
@@ -77,9 +79,13 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
     }
 }
 
+fn path_of(argument: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(argument.to_bytes()))
+}
+
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network | --save-memory PID BYTES FILE | --traceable PROGRAM… | --with-tap PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network RULES | --save-memory PID BYTES FILE | --traceable PROGRAM… | --with-tap RULES PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
 }

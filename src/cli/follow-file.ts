@@ -54,3 +54,15 @@ export async function* followFile(path: string, signal: AbortSignal): AsyncGener
     await file.close();
   }
 }
+
+/** Text as lines; what comes without a line break at the end is one too. */
+export async function* linesOf(source: AsyncIterable<Buffer | string>): AsyncGenerator<string> {
+  let rest = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of source) {
+    const lines = (rest + (typeof chunk === "string" ? chunk : decoder.decode(chunk, { stream: true }))).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest !== "") yield rest;
+}

@@ -15,6 +15,13 @@ export const subgroups: Record<
   string,
   { what: string; examples: readonly (readonly [command: string, what: string])[] }
 > = {
+  "vm net": {
+    what: "what a VM may reach",
+    examples: [
+      ["banger vm net allow box 192.168.1.5:5432", "a database in the local network"],
+      ["banger vm net log -f box", "what it is refused"],
+    ],
+  },
   "vm workspace": {
     what: "a repository of yours in a VM",
     examples: [
@@ -94,6 +101,10 @@ export const entries: readonly Entry[] = [
     summary: "look through a VM's work on a repository, and take it over",
     load: () => import("./workspace/review.ts"),
   },
+  { name: "vm net allow", summary: "let a VM reach something", load: () => import("./net/allow.ts") },
+  { name: "vm net deny", summary: "keep a VM from something", load: () => import("./net/deny.ts") },
+  { name: "vm net rules", summary: "what a VM may reach", load: () => import("./net/rules.ts") },
+  { name: "vm net log", summary: "what a VM was refused", load: () => import("./net/log.ts") },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },
   { name: "vm pause", summary: "let VMs stand still", load: () => import("./vm/pause.ts") },

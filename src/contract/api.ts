@@ -18,6 +18,7 @@ import {
   registerImageSchema,
 } from "./images.ts";
 import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema, pullKernelSchema } from "./kernels.ts";
+import { netRequestSchema } from "./network.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
 import {
@@ -124,6 +125,7 @@ export const api = {
   snapshotExport: { ...routes.snapshotExport, request: exportSnapshotSchema, result: exportedSnapshotSchema },
   snapshotImport: { ...routes.snapshotImport, request: importSnapshotSchema, result: snapshotInfoSchema },
   snapshotDelete: { ...routes.snapshotDelete, request: nothing, result: nothing },
+  vmNet: { ...routes.vmNet, request: netRequestSchema, result: vmSchema },
   vmPublish: { ...routes.vmPublish, request: publishRequestSchema, result: publishResultSchema },
   vmUnpublish: { ...routes.vmUnpublish, request: unpublishRequestSchema, result: vmSchema },
   vmPorts: { ...routes.vmPorts, request: nothing, result: z.array(portSchema) },

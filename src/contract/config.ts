@@ -1,7 +1,7 @@
 /** `config.toml`: its keys and what they may hold. Every key is optional. */
 import * as z from "zod/mini";
 import { isName, parseDuration, parseListen, parseSize } from "./names.ts";
-import { networkModes } from "./vms.ts";
+import { networkModes } from "./network.ts";
 
 const isSize = (text: string): boolean => {
   try {

@@ -46,6 +46,7 @@ export const routes = {
   snapshotExport: { kind: "operation", method: "POST", path: "/v1/snapshots/:name/export" },
   snapshotImport: { kind: "operation", method: "POST", path: "/v1/snapshots" },
   snapshotDelete: { kind: "operation", method: "DELETE", path: "/v1/snapshots/:name" },
+  vmNet: { kind: "json", method: "POST", path: "/v1/vms/:vm/net" },
   vmPublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/publish" },
   vmUnpublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/unpublish" },
   vmPorts: { kind: "json", method: "GET", path: "/v1/vms/:vm/ports" },

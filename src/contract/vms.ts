@@ -2,11 +2,10 @@
 import * as z from "zod/mini";
 import { dockerConfigSchema } from "./images.ts";
 import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
+import { netRuleSchema, networkModes } from "./network.ts";
 import { publishedSchema, publishSchema } from "./published.ts";
 
 export type VmState = (typeof vmStates)[number];
-
-export const networkModes = ["user", "none"] as const;
 
 const count = z.number().check(z.int(), z.positive());
 const environment = z.record(z.string().check(z.regex(/^[^=\0]+$/)), z.string());
@@ -30,6 +29,8 @@ export const createVmSchema = z.strictObject({
   /** Environment of every command run in the VM. */
   env: z.optional(environment),
   labels: z.optional(z.record(labelKey, labelValue)),
+  /** Of its network; the first that fits decides. */
+  rules: z.optional(z.array(netRuleSchema)),
   /** Ports of the guest that are reached on the host. */
   publish: z.optional(z.array(publishSchema)),
   /** Also whatever comes to listen in the guest. */
@@ -124,6 +125,8 @@ export const vmSchema = z.object({
   /** Its own loopback address on the host, where its ports are published. */
   address: z.string(),
   published: z.array(publishedSchema),
+  /** Of its network, in their order. */
+  rules: z.array(netRuleSchema),
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: z.boolean(),
   /** The repository that was brought in last: where shells and commands begin. */

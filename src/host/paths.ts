@@ -52,6 +52,8 @@ export const vmFilesIn = (folder: string) => {
     consoleTimes: join(folder, "console.times"),
     vmmLog: join(folder, "vmm.log"),
     networkLog: join(folder, "network.log"),
+    /** Read by the filter before its network, and again when it is replaced. */
+    networkRules: join(folder, "network.rules"),
     hostKey: join(folder, "ssh_host_ed25519_key"),
     /** Of a VM that goes on from a saved machine: that machine's memory, another name of the same file. Never written. */
     memory: join(folder, "memory"),

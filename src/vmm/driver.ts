@@ -22,8 +22,11 @@ export type MachineSpec = {
   kernelArguments: readonly string[];
   /** In the order of vda, vdb, vdc. */
   disks: readonly { path: string; readonly: boolean }[];
-  /** One NIC with this MAC address, connected out without privileges; undefined: no NIC. */
-  nic: { mac: string } | undefined;
+  /**
+   * One NIC with this MAC address, connected out without privileges; undefined: no NIC. `rules`: the file of what it may reach; `enforce`: the
+   * machine must not start where nothing would heed them.
+   */
+  nic: { mac: string; rules: string; enforce: boolean } | undefined;
   /** Where the VMM listens; made by the driver, 0600 from birth. */
   sockets: { folder: string; agent: string; control: string; console: string };
   /** Log of the VMM's own messages. */

@@ -16,7 +16,7 @@ const spec = {
   initramfs: "i",
   kernelArguments: [],
   disks: [true, false, true].map((readonly) => ({ path: "d", readonly })),
-  nic: { mac: "02:00:00:00:00:01" },
+  nic: { mac: "02:00:00:00:00:01", rules: "", enforce: false },
   sockets: { folder: "", agent: "", control: "", console: "" },
   log: "",
   networkLog: "",

@@ -64,5 +64,6 @@ send(gateway + MAC + b"\x08\0" + syn(bytes([127, 0, 0, 1]), port, 5000))
 send(gateway + MAC + b"\x08\0" + syn(host, port, 5001))
 loopback = []
 seen = receive(lambda frame: (answered(5000)(frame) and loopback.append(frame)) or answered(5001)(frame), 20)
-print("loopback", bool(loopback))
+RST = 0x04
+print("loopback", "silent" if not loopback else "refused" if loopback[0][47] & RST else "open")
 print("host", bool(seen and seen[47] & 0x12 == 0x12))

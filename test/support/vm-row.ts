@@ -33,6 +33,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   restored: undefined,
   address: "127.64.0.1",
   published: [],
+  rules: [],
   autoPublish: false,
   workspace: undefined,
   epoch: 1,

@@ -1,6 +1,9 @@
 //! What this binary does on the host, where it is started as a helper and not as `/init`.
 
+mod gate;
 pub mod net_filter;
+mod policy;
+mod refusal;
 pub mod save_memory;
 pub mod tap;
 pub mod traceable;

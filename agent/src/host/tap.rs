@@ -7,12 +7,14 @@
 //!
 //! The tap belongs to the user, so that the VMM needs no capability to open it, and gets none: they end before it is executed.
 
-use super::net_filter::{FRAME_MAX, PREFIX, may_enter, may_leave};
+use super::gate::{Admission, Gate};
+use super::net_filter::{FRAME_MAX, PREFIX, may_enter};
 use crate::sys::{check, own};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Error, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::thread;
 
 /// As Firecracker is told to call it.
@@ -26,14 +28,14 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// Room for what the guest sends while passt is busy, in bytes; the kernel may give less.
 const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
 
-/// Replaces this process by the program. Returns only on failure.
-pub fn exec(argv: &[&CStr]) -> Error {
+/// Replaces this process by the program. Returns only on failure. `rules`: the file of the network's policy.
+pub fn exec(rules: &Path, argv: &[&CStr]) -> Error {
     let Some(program) = argv.first() else {
         return Error::from_raw_os_error(libc::EINVAL);
     };
     let prepared = enter_namespaces()
         .and_then(|()| make_tap())
-        .and_then(|()| named("network relay", start_relay()))
+        .and_then(|()| named("network relay", start_relay(rules)))
         .and_then(|()| named("giving up capabilities", drop_capabilities()));
     if let Err(error) = prepared {
         return error;
@@ -131,7 +133,7 @@ fn packet_socket() -> io::Result<File> {
 }
 
 /// Forks the relay, which ends with this process, whatever that becomes.
-fn start_relay() -> io::Result<()> {
+fn start_relay(rules: &Path) -> io::Result<()> {
     // SAFETY: no memory is passed.
     if unsafe { libc::fcntl(PASST, libc::F_GETFD) } < 0 {
         return Ok(());
@@ -151,7 +153,7 @@ fn start_relay() -> io::Result<()> {
                     libc::_exit(0);
                 }
             }
-            let ended = relay(tap, passt);
+            let ended = Gate::open(rules).and_then(|gate| relay(tap, passt, &gate));
             if let Err(error) = ended {
                 eprintln!("banger-vsock-agent: network relay: {error}");
             }
@@ -163,7 +165,7 @@ fn start_relay() -> io::Result<()> {
     }
 }
 
-fn relay(tap: File, passt: File) -> io::Result<()> {
+fn relay(tap: File, passt: File, gate: &Gate) -> io::Result<()> {
     let (to_tap, from_passt) = (tap.try_clone()?, passt.try_clone()?);
     let answers = thread::spawn(move || {
         let ended = deliver(from_passt, to_tap);
@@ -171,13 +173,13 @@ fn relay(tap: File, passt: File) -> io::Result<()> {
         // SAFETY: ends this process with all its threads.
         unsafe { libc::_exit(i32::from(ended.is_err())) }
     });
-    let ended = send(tap, passt);
+    let ended = send(tap, passt, gate);
     drop(answers);
     ended
 }
 
 /// From the guest outwards.
-fn send(mut tap: File, mut passt: File) -> io::Result<()> {
+fn send(mut tap: File, mut passt: File, gate: &Gate) -> io::Result<()> {
     let mut buffer = vec![0; PREFIX + FRAME_MAX];
     loop {
         let length = match tap.read(&mut buffer[PREFIX..]) {
@@ -187,9 +189,14 @@ fn send(mut tap: File, mut passt: File) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        if may_leave(&buffer[PREFIX..PREFIX + length]) {
-            buffer[..PREFIX].copy_from_slice(&(length as u32).to_be_bytes());
-            passt.write_all(&buffer[..PREFIX + length])?;
+        match gate.admit(&buffer[PREFIX..PREFIX + length]) {
+            Admission::Pass => {
+                buffer[..PREFIX].copy_from_slice(&(length as u32).to_be_bytes());
+                passt.write_all(&buffer[..PREFIX + length])?;
+            }
+            Admission::Drop => {}
+            // As in `deliver`: what the tap does not take is lost.
+            Admission::Answer(frame) => drop(tap.write(&frame)),
         }
     }
 }

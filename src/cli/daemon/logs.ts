@@ -5,7 +5,7 @@ import { daemonLogFile } from "../../host/paths.ts";
 import { defineCommand } from "../command.ts";
 import { followFlag } from "../flags/follow.ts";
 import { oneOf, positiveInteger, text } from "../flags/values.ts";
-import { followFile } from "../follow-file.ts";
+import { followFile, linesOf } from "../follow-file.ts";
 import { interruptible } from "../interrupt.ts";
 import { printLine } from "../render/output.ts";
 
@@ -46,17 +46,6 @@ const fits =
       return false;
     }
   };
-
-async function* linesOf(source: AsyncIterable<Buffer | string>): AsyncGenerator<string> {
-  let rest = "";
-  const decoder = new TextDecoder();
-  for await (const chunk of source) {
-    const lines = (rest + (typeof chunk === "string" ? chunk : decoder.decode(chunk, { stream: true }))).split("\n");
-    rest = lines.pop() ?? "";
-    yield* lines;
-  }
-  if (rest !== "") yield rest;
-}
 
 /** The older part of the log, then the present one. */
 async function* whole(path: string): AsyncGenerator<Buffer | string> {

@@ -1,8 +1,23 @@
+import { parseNetRule } from "../../contract/net-rules.ts";
 import { oneOf } from "./values.ts";
 
 export const netFlag = {
   kind: "value",
-  placeholder: "user|none",
-  help: "user: outgoing connections; none: no network card",
-  parse: oneOf("network", ["user", "none"]),
+  placeholder: "user|policy|none",
+  help: "user: the world, and nothing near; policy: only what is allowed; none: no network card",
+  parse: oneOf("network", ["user", "policy", "none"]),
+} as const;
+
+export const allowFlag = {
+  kind: "list",
+  placeholder: "RULE",
+  help: "what it may reach besides: 192.168.1.5:5432, 192.168.1.0/24, any:53/udp",
+  parse: (text: string) => parseNetRule("allow", text),
+} as const;
+
+export const denyFlag = {
+  kind: "list",
+  placeholder: "RULE",
+  help: "what it may not reach; looked at before what is allowed",
+  parse: (text: string) => parseNetRule("deny", text),
 } as const;

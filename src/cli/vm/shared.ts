@@ -14,7 +14,7 @@ import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { nestedFlag } from "../flags/nested.ts";
-import { netFlag } from "../flags/net.ts";
+import { allowFlag, denyFlag, netFlag } from "../flags/net.ts";
 import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
@@ -40,6 +40,8 @@ export const shapeFlags = {
   memory: memoryFlag,
   "disk-size": diskSizeFlag,
   net: netFlag,
+  allow: allowFlag,
+  deny: denyFlag,
   publish: publishFlag,
   "auto-publish": autoPublishFlag,
   nested: nestedFlag,
@@ -55,6 +57,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
   // A new VM follows the config by itself.
   const autoStop = values["auto-stop"] ?? undefined;
   const force = values.force || undefined;
+  const rules = values.allow.length + values.deny.length > 0 ? [...values.deny, ...values.allow] : undefined;
   const publish = values.publish.length > 0 ? values.publish : undefined;
   const autoPublish = values["auto-publish"] || undefined;
   const nested = values.nested || undefined;
@@ -68,6 +71,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
       diskSize,
       network,
       nested,
+      rules,
       publish,
       autoPublish,
       labels,

@@ -135,6 +135,7 @@ export const handlers = (services: HandlerServices): Handlers => {
         throw fileError(error, request);
       }
     },
+    vmNet: ({ params, request }) => vms.changeRules(vms.find(params.vm), request),
     vmPublish: ({ params, request }) => vms.publish(vms.find(params.vm), request),
     vmUnpublish: ({ params, request }) => vms.unpublish(vms.find(params.vm), request),
     vmPorts: ({ params }) => vms.ports(vms.find(params.vm)),

@@ -7,7 +7,8 @@ import { link, mkdir, readFile, rm, stat, utimes, writeFile } from "node:fs/prom
 import * as z from "zod/mini";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
-import { networkModes, workspaceSchema } from "../../contract/vms.ts";
+import { netRuleSchema, networkModes } from "../../contract/network.ts";
+import { workspaceSchema } from "../../contract/vms.ts";
 import { copySparse } from "../../host/copy.ts";
 import type { SavedFiles, VmFiles } from "../../host/paths.ts";
 import type { Driver } from "../../vmm/driver.ts";
@@ -47,6 +48,8 @@ export const savedManifestSchema = z.object({
       env: z.record(z.string(), z.string()),
       labels: z.record(z.string(), z.string()),
       workspace: z.optional(workspaceSchema),
+      /** Of its network; snapshots of earlier versions have none. */
+      rules: z.optional(z.array(netRuleSchema)),
     }),
   ),
   imageDigest: z.string(),
@@ -70,7 +73,7 @@ export const recordOf = async (path: string): Promise<FileRecord> => {
 
 /** What a machine of this plan must be restored with, as one digest. */
 export const signatureOf = async (plan: MachinePlan, files: VmFiles, driver: Driver): Promise<string> => {
-  const signature = await driver.signature(plan.spec({ id: "", name: "", mac: "" }, files));
+  const signature = await driver.signature(plan.spec({ id: "", name: "", mac: "", rules: [] }, files));
   return createHash("sha256").update(`${driver.name}\n${signature}`).digest("hex");
 };
 

@@ -85,7 +85,7 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
     progress: Progress,
   ): Promise<VmActor> => {
     const { shape, vm } = manifest;
-    const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {} };
+    const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {}, rules: vm?.rules ?? [] };
     const created = await vms.create(request, progress, true);
     try {
       // The repository is in the guest, so the new VM knows of it too.

@@ -44,6 +44,7 @@ export const migrations: readonly string[] = [
    ALTER TABLE vms ADD COLUMN published TEXT NOT NULL DEFAULT '[]';
    ALTER TABLE vms ADD COLUMN auto_publish INTEGER NOT NULL DEFAULT 0`,
   "ALTER TABLE vms ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",
+  "ALTER TABLE vms ADD COLUMN rules TEXT NOT NULL DEFAULT '[]'",
 ];
 
 export type Database = DatabaseSync;

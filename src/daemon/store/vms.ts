@@ -1,5 +1,6 @@
 /** The record of every VM. Written before what it tells of is used, so that a crash strands nothing. */
 import type { SQLOutputValue } from "node:sqlite";
+import type { NetRule } from "../../contract/network.ts";
 import type { Vm, VmState } from "../../contract/vms.ts";
 import type { ProcessIdentity } from "../../vmm/driver.ts";
 import type { Database } from "./database.ts";
@@ -56,6 +57,8 @@ export type VmRow = {
   /** Its own loopback address on the host. */
   address: string;
   published: readonly RecordedPort[];
+  /** Of its network; the first that fits decides. */
+  rules: readonly NetRule[];
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: boolean;
   /** The repository that was brought in last. */
@@ -115,6 +118,7 @@ const columns: Record<keyof VmRow, Column> = {
   restored: plain("restored"),
   address: plain("address"),
   published: json("published"),
+  rules: json("rules"),
   autoPublish: flag("auto_publish"),
   workspace: optionalJson("workspace"),
   epoch: plain("epoch"),

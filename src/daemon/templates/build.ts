@@ -51,7 +51,7 @@ export const buildTemplate = async (
     const saved = savedFiles(staging.path);
     await machine.save({ memorySize: shape.memory, base: undefined, target: saved, goOn: false }, progress);
     await machine.kill();
-    for (const path of [files.console, files.consoleTimes, files.vmmLog, files.networkLog])
+    for (const path of [files.console, files.consoleTimes, files.vmmLog, files.networkLog, files.networkRules])
       await rm(path, { force: true });
     const manifest = await describeSaved(saved, { shape, plan, signature, vmm: services.driver.name, disk: true });
     await publish(staging.path, target, SAVED_MODE);
@@ -63,11 +63,12 @@ export const buildTemplate = async (
 };
 
 /** No clone keeps anything of it. */
-const nobody = (): Pick<Bootable, "id" | "name" | "mac" | "env" | "startedAt"> => ({
+const nobody = (): Pick<Bootable, "id" | "name" | "mac" | "env" | "rules" | "startedAt"> => ({
   id: randomBytes(16).toString("hex"),
   name: "template",
   mac: "02:00:00:00:00:01",
   env: {},
+  rules: [],
   startedAt: undefined,
 });
 

@@ -163,11 +163,19 @@ export const templateService = (services: GuestServices, settings: () => Templat
   };
 };
 
-/** Everything that a clone shares with its template. */
+/** Everything that a clone shares with its template. What its network may reach is its own. */
 const keyOf = (shape: Shape, { image, kernel, initramfs }: MachinePlan, signature: string): string =>
   createHash("sha256")
     .update(
-      JSON.stringify([FORMAT, signature, image.digest, kernel.digest, initramfs.key, shape.diskSize, shape.network]),
+      JSON.stringify([
+        FORMAT,
+        signature,
+        image.digest,
+        kernel.digest,
+        initramfs.key,
+        shape.diskSize,
+        shape.network === "none" ? "none" : "user",
+      ]),
     )
     .digest("hex")
     .slice(0, 32);

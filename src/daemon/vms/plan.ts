@@ -24,7 +24,7 @@ export type MachinePlan = {
   kernel: BootKernel;
   initramfs: { path: string; key: string };
   /** The machine of this VM in this place. */
-  spec(vm: Pick<VmRow, "id" | "name" | "mac">, files: VmFiles): MachineSpec;
+  spec(vm: Pick<VmRow, "id" | "name" | "mac" | "rules">, files: VmFiles): MachineSpec;
 };
 
 /** Finds what a VM of this shape boots with; pulls what is missing. */
@@ -43,7 +43,7 @@ export const planMachine = async (
     image,
     kernel,
     initramfs,
-    spec: ({ id, name, mac }, files) => ({
+    spec: ({ id, name, mac, rules }, files) => ({
       name,
       vcpu: shape.vcpu,
       memory: shape.memory,
@@ -56,7 +56,10 @@ export const planMachine = async (
         { path: files.disk, readonly: false },
         { path: kernel.modules, readonly: true },
       ],
-      nic: shape.network === "none" ? undefined : { mac },
+      nic:
+        shape.network === "none"
+          ? undefined
+          : { mac, rules: files.networkRules, enforce: shape.network === "policy" || rules.length > 0 },
       sockets: vmSockets(id),
       log: files.vmmLog,
       networkLog: files.networkLog,

@@ -45,6 +45,7 @@ export const saveVm = async (
       name: row.name,
       env: row.env,
       labels: row.labels,
+      rules: [...row.rules],
       ...(row.workspace ? { workspace: row.workspace } : {}),
     },
   });

@@ -4,6 +4,7 @@ import { BangerError, nearest } from "../../contract/errors.ts";
 import type { ImageBoot } from "../../contract/images.ts";
 import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
+import type { NetRequest } from "../../contract/network.ts";
 import type { Publish, Published } from "../../contract/published.ts";
 import type {
   CreateVm,
@@ -19,6 +20,7 @@ import type { Warm } from "../../contract/templates.ts";
 import type { GuestStream } from "../../guest/stream.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { roots, vmFiles } from "../../host/paths.ts";
+import { requireFilter } from "../../vmm/filter.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import { removeOrphans } from "./orphans.ts";
@@ -26,6 +28,7 @@ import type { Shape } from "./plan.ts";
 import type { BootServices } from "./services.ts";
 import { newAddress } from "../network/address.ts";
 import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
+import { changeRules, checkRules } from "../network/rules.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -76,6 +79,11 @@ export type VmService = {
   publish(actor: VmActor, request: PublishRequest): Promise<PublishResult>;
   /** @throws PORT_NOT_FOUND */
   unpublish(actor: VmActor, request: UnpublishRequest): Vm;
+  /**
+   * Changes the rules of its network, at once where it runs.
+   * @throws USAGE for too many, or one to take away that is not there; TOOL_MISSING, VM_WRONG_STATE where nothing heeds them; then all stay
+   */
+  changeRules(actor: VmActor, request: NetRequest): Promise<Vm>;
   /** Its loopback address, by its exact name. */
   addressOf(name: string): string | undefined;
   /** Connects to a server in the guest of a VM of exactly this name. @throws VM_NOT_FOUND, VM_STOPPED, GUEST_ERROR */
@@ -91,7 +99,13 @@ export type VmService = {
 
 export const vmView = (row: VmRow, published: Published[] = []): Vm => {
   const { env, mac, pidStart, hostBoot, helpers, epoch, next, ...shown } = row;
-  return { ...shown, published, ...(Object.keys(next).length > 0 ? { next } : {}), notes: [...row.notes] };
+  return {
+    ...shown,
+    published,
+    rules: [...row.rules],
+    ...(Object.keys(next).length > 0 ? { next } : {}),
+    notes: [...row.notes],
+  };
 };
 
 const MIN_MEMORY = 64 * 2 ** 20;
@@ -224,7 +238,9 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
     checkShape(wanted);
     for (const port of request.publish ?? []) recordOf(port);
-    const { accel, noNested } = await services.driver.host();
+    const rules = checkRules(request.rules ?? []);
+    const { accel, network, noNested } = await services.driver.host();
+    if (wanted.network === "policy" || rules.length > 0) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
     const asked = request.diskSize !== undefined && !copied;
@@ -271,6 +287,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       restored: undefined,
       address: newAddress(id, new Set([...actors.values()].map((other) => other.row().address))),
       published: [],
+      rules,
       autoPublish: request.autoPublish ?? false,
       workspace: undefined,
       epoch: 0,
@@ -336,6 +353,10 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         () => new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`),
       );
       return withPublished(await guestListeners(await actor.guest(limited), limited), published);
+    },
+    changeRules: async (actor, request) => {
+      await changeRules(actor, request, services.driver);
+      return view(actor);
     },
     addressOf: (name) => named(name)?.row().address,
     connect: async (name, port, signal) => {

@@ -89,6 +89,8 @@ const bringUp = async (
     vm.row,
     services,
     {
+      // Others may come while it starts.
+      rules: () => vm.row.rules,
       from: source && { state: source.state, memory: vmFiles(vm.row.id).memory },
       plan,
       onIdentity: async ({ pid, startTime, helpers }) =>

@@ -53,7 +53,7 @@ export const firecrackerDriver = ({
 
   const spawn = async (spec: MachineSpec, path: string, nic: Socket | undefined): Promise<RunningProcess> => {
     const own = firecrackerArguments(path, spec);
-    const argv = nic ? ([agentBinary(), "--with-tap", ...own] as const) : own;
+    const argv = nic && spec.nic ? ([agentBinary(), "--with-tap", spec.nic.rules, ...own] as const) : own;
     await using log = await open(spec.log, "w", 0o600);
     return await startProcess({
       argv: spec.background ? ["nice", "-n", "19", ...argv] : argv,
@@ -143,7 +143,7 @@ export const firecrackerDriver = ({
   const signature: Driver["signature"] = async (spec) => {
     const [{ release }, cpu] = await Promise.all([program(), hostCpu()]);
     // A MAC address is the guest's own affair after a restore.
-    const shape = { ...spec, nic: spec.nic && { mac: "02:00:00:00:00:00" } };
+    const shape = { ...spec, nic: spec.nic && { mac: "02:00:00:00:00:00", rules: "", enforce: false } };
     return JSON.stringify([release.join("."), cpu, configuration(shape, "agent", limits)]);
   };
 

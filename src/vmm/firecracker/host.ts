@@ -56,7 +56,7 @@ export const requireTap = async (): Promise<void> => {
       details: { program: "passt", fix: ["apt-get", "install", "-y", "passt"] },
     });
   try {
-    await runTool({ argv: [agentBinary(), "--with-tap", "true"], signal: AbortSignal.timeout(10_000) });
+    await runTool({ argv: [agentBinary(), "--with-tap", "/dev/null", "true"], signal: AbortSignal.timeout(10_000) });
   } catch (error) {
     if (!(error instanceof BangerError) || error.code !== "TOOL_FAILED") throw error;
     const { words, argv } = await mendingTap(error.message);

@@ -1,6 +1,6 @@
 /** The network of a Firecracker, with a program in its place that opens the tap as Firecracker does and speaks for the guest. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,9 +26,11 @@ test("a guest reaches the network through its tap, and not the host's loopback; 
       .flat()
       .find((each) => each?.family === "IPv4" && !each.internal);
     assert.ok(own, "this host has an address");
+    const rules = join(folder, "rules");
+    await writeFile(rules, `allow ${own.address}/32 tcp ${address.port}\ndefault deny`);
     const { nic, pid } = await startPlainPasst(folder, join(folder, "network.log"));
     await using running = await startProcess({
-      argv: [agentBinary(), "--with-tap", "python3", guest, own.address, String(address.port)],
+      argv: [agentBinary(), "--with-tap", rules, "python3", guest, own.address, String(address.port)],
       stdio: ["ignore", "pipe", "inherit", nic],
     });
     nic.destroy();
@@ -37,7 +39,7 @@ test("a guest reaches the network through its tap, and not the host's loopback; 
     assert.deepEqual((await text(running.child.stdout)).trim().split("\n"), [
       `capabilities ${none} ${none}`,
       "gateway 10.0.2.2",
-      "loopback False",
+      "loopback refused",
       "host True",
     ]);
     assert.equal((await running.exited).status, 0);

@@ -10,6 +10,7 @@ import { processesNaming, processStartTime } from "../../host/proc.ts";
 import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
 import { bindForChild, closeServer, connectTo, descriptorOf } from "../../host/sockets.ts";
 import { type Driver, type Limits, type MachineSpec, noLimits } from "../driver.ts";
+import { requireFilter } from "../filter.ts";
 import { probeAcceleration } from "./accel.ts";
 import { driveName, driveValue, kernelArguments, qemuArguments, inherited } from "./arguments.ts";
 import { endHelpers, machine, unreachableMachine } from "./machine.ts";
@@ -41,6 +42,7 @@ export const qemuDriver = (qemu: string, limits: Limits = noLimits): Driver => {
 
   const start: Driver["start"] = async (spec, onIdentity, progress) => {
     const { network } = await host();
+    if (spec.nic?.enforce) requireFilter(network);
     await using undo = new AsyncDisposableStack();
     await mkdir(spec.sockets.folder, { recursive: true, mode: 0o700 });
     undo.defer(() => rm(spec.sockets.folder, { recursive: true, force: true }));
@@ -51,7 +53,9 @@ export const qemuDriver = (qemu: string, limits: Limits = noLimits): Driver => {
     let running: RunningProcess;
     try {
       using passt =
-        spec.nic && network.name === "passt" ? await preparePasst(spec.sockets.folder, spec.networkLog) : undefined;
+        spec.nic && network.name === "passt"
+          ? await preparePasst(spec.sockets.folder, spec.networkLog, spec.nic.rules)
+          : undefined;
       throwIfAborted(progress.signal);
       running = await spawnQemu(spec, servers, passt?.nic);
       undo.defer(async () => {

@@ -84,19 +84,19 @@ export const startPlainPasst = async (folder: string, log: string): Promise<{ ni
 };
 
 /**
- * Prepares passt for one VM, and the filter before it that drops what a guest may not send (agent/src/host/net_filter.rs). They are started once QEMU
+ * Prepares passt for one VM, and the filter before it that refuses what a guest may not reach (agent/src/host/net_filter.rs). They are started once QEMU
  * is, which takes longer to come up than they do.
  *
  * Both get their sockets as stdin and stdout, because those are made blocking on the way, which passt counts on: with a socket that does not
  * block it loses track of its stream at the first full buffer, and ends.
  */
-export const preparePasst = async (folder: string, log: string): Promise<Passt> => {
+export const preparePasst = async (folder: string, log: string, rules: string): Promise<Passt> => {
   const [[forQemu, guestSide], [hostSide, forPasst]] = await Promise.all([socketPair(folder), socketPair(folder)]);
   const start = async () => {
     await using output = await open(log, "w", 0o600);
     const started = await Promise.all([
       startProcess({
-        argv: [agentBinary(), "--filter-network"],
+        argv: [agentBinary(), "--filter-network", rules],
         cwd: "/",
         stdio: [guestSide, hostSide, output.fd],
         outlive: true,

@@ -40,7 +40,7 @@ export const machineSignature = (
         nested,
         kernelArguments: more,
         disks: disks.map(({ readonly }, index) => ({ path: `disk${index}`, readonly })),
-        nic: nic && { mac: "02:00:00:00:00:00" },
+        nic: nic && { mac: "02:00:00:00:00:00", rules: "", enforce: false },
       },
       [...kernelArguments(rounded), ...more],
       nic && "network",

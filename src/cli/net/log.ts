@@ -1,0 +1,42 @@
+import { createReadStream } from "node:fs";
+import { errnoOf } from "../../contract/errors.ts";
+import { vmFiles } from "../../host/paths.ts";
+import { openClient } from "../../client/client.ts";
+import { defineCommand } from "../command.ts";
+import { followFlag } from "../flags/follow.ts";
+import { followFile, linesOf } from "../follow-file.ts";
+import { interruptible } from "../interrupt.ts";
+import { printLine } from "../render/output.ts";
+import { printable } from "../render/table.ts";
+import { vmArgument } from "../vm/shared.ts";
+
+/** A line of the filter before the VM's network (agent/src/host/gate.rs). */
+const REFUSED = "refused ";
+
+export const command = defineCommand({
+  usage: ["[-f] VM"],
+  description:
+    "What the VM was refused since its last start: each destination once, with the rule that did it; `private` and `never` are the\nrules of every VM. At most 10,000 lines a start.",
+  args: [vmArgument],
+  argv: "none",
+  flags: { follow: followFlag },
+  examples: [
+    ["banger vm net log box", "what was it refused?"],
+    ["banger vm net log -f box", "and what comes, until Ctrl-C"],
+  ],
+  run: async ({ args: [vm = ""], values }) => {
+    using client = openClient();
+    const { id } = await client.call("vmShow", { vm }, {});
+    const path = vmFiles(id).networkLog;
+    using interrupt = interruptible();
+    try {
+      const bytes = values.follow ? followFile(path, interrupt.signal) : createReadStream(path);
+      for await (const line of linesOf(bytes as AsyncIterable<Buffer>))
+        if (line.startsWith(REFUSED)) await printLine(printable(line.slice(REFUSED.length)));
+    } catch (error) {
+      // It has never run, or has no network card.
+      if (errnoOf(error) !== "ENOENT") throw error;
+    }
+    return interrupt.signal.aborted ? { exit: 130 } : {};
+  },
+});

@@ -1,0 +1,25 @@
+/** A VM's network, as the API speaks of it. */
+import * as z from "zod/mini";
+
+/** user: the world, and nothing near; policy: only what rules allow; none: no network card. */
+export const networkModes = ["user", "none", "policy"] as const;
+
+const port = z.number().check(z.int(), z.minimum(1), z.maximum(65535));
+
+/** The first rule that fits decides. */
+export const netRuleSchema = z.strictObject({
+  action: z.enum(["allow", "deny"]),
+  /** `192.168.1.0/24`; `0.0.0.0/0` is any. */
+  to: z.string().check(z.regex(/^\d{1,3}(?:\.\d{1,3}){3}\/(?:[12]?\d|3[0-2])$/)),
+  proto: z.enum(["any", "tcp", "udp"]),
+  /** First and last. */
+  ports: z.optional(z.tuple([port, port])),
+});
+export type NetRule = z.infer<typeof netRuleSchema>;
+
+/** `add` come before those that are there, in their order; `remove` are taken away. */
+export const netRequestSchema = z.strictObject({
+  add: z.optional(z.array(netRuleSchema)),
+  remove: z.optional(z.array(netRuleSchema)),
+});
+export type NetRequest = z.infer<typeof netRequestSchema>;
