@@ -1,7 +1,7 @@
 /** The host's disk fills up under a running VM: it pauses with a reason, and goes on where it was when there is room again. */
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, rm, statfs, writeFile } from "node:fs/promises";
+import { mkdir, readdir, rm, statfs, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
@@ -17,6 +17,8 @@ const SIZE = 600;
 /** What the guest writes, and what is left for it at first, in MiB. */
 const WRITTEN = 150;
 const ROOM = 60;
+/** Less than a saved VM needs, in MiB. */
+const LEFT = 20;
 
 /** Mounting needs root; set-up has made sure that sudo works where the tests run as somebody else. */
 const asRoot = (...argv: string[]) => {
@@ -89,6 +91,31 @@ test("a VM that finds the host's disk full pauses, says so, and goes on after `v
   const { stdout: expected } = await run("sh", ["-c", `head -c ${WRITTEN}M /dev/zero | tr '\\0' x | sha256sum`]);
   assert.equal(done.stdout, expected);
   await reasonIs(undefined);
+});
+
+test("a save for which there is no room leaves nothing, and its VM goes on", async () => {
+  const filler = join(small, "filler");
+  await writeFile(filler, Buffer.alloc(((await freeMiB()) - LEFT) * MiB, 1));
+  for (const args of [
+    ["vm", "snapshot", "box", "--as", "one"],
+    ["vm", "fork", "box", "-n", "2"],
+    ["vm", "sleep", "box"],
+  ]) {
+    const done = await host.banger(...args);
+    assert.equal(done.status, 1, args.join(" "));
+    assert.match(done.stderr, /disk is full[\s\S]*hint: free some space/);
+    assert.equal((await host.banger("vm", "exec", "box", "--", "true")).status, 0);
+  }
+  assert.deepEqual(await host.json("snapshot", "list"), []);
+  assert.deepEqual(await readdir(join(small, "staging")), []);
+  const { id, state } = await host.json<Vm>("vm", "show", "box");
+  assert.equal(state, "running");
+  assert.deepEqual(
+    (await readdir(join(small, "vms", id))).filter((name) => /asleep|waking/.test(name)),
+    [],
+  );
+  assert.ok((await freeMiB()) >= LEFT - 2);
+  await rm(filler);
 });
 
 test("with no room left a new VM is refused with what to do, and nothing is left of it", async () => {

@@ -1,13 +1,13 @@
 /** VMs that are paused, saved, copied and put to sleep: what ran goes on, what was written is there, and copies are machines of their own. */
 import assert from "node:assert/strict";
-import { readdir, stat, truncate, writeFile } from "node:fs/promises";
+import { readdir, readFile, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { SnapshotInfo } from "../../src/contract/snapshots.ts";
 import type { Vm } from "../../src/contract/vms.ts";
 import { processStartTime } from "../../src/host/proc.ts";
 import { installFixture } from "../support/fixture.ts";
-import { type Done, finish, type Host, testHost } from "../support/host.ts";
+import { clockError, type Done, finish, type Host, testHost } from "../support/host.ts";
 import { folderHolds, outputHolds, processEnds } from "../support/wait.ts";
 
 const GOLDEN = "debian-bookworm";
@@ -104,6 +104,8 @@ test("a snapshot is of one instant, its source goes on, and copies are machines 
   const copy = await show("copy");
   assert.equal(copy.restored, "snapshot");
   assert.deepEqual(copy.labels, { team: "a" });
+  const off = await clockError(host, "copy");
+  assert.ok(off <= 100, `${off} ms`);
   const identity =
     "cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address; head -c 16 /dev/urandom | od -An -tx1";
   const [one, two] = (await Promise.all(["box", "copy"].map((name) => exec(name, identity)))).map((text) =>
@@ -197,6 +199,37 @@ test("a sleeping VM whose memory is damaged boots from its disk, and says so", a
   await ok("vm", "restart", "box");
   assert.equal((await show("box")).restored, undefined);
   assert.equal(await exec("box", "cat /root/written; ls /dev/shm"), "written\n");
+});
+
+/** Another program in QEMU's place, while `work` runs. */
+const withQemu = async (script: string, work: () => Promise<void>): Promise<void> => {
+  const wrapper = join(host.env.HOME, "qemu");
+  await writeFile(wrapper, `#!/bin/sh\n${script}\nexec qemu-system-x86_64 "$@"\n`, { mode: 0o755 });
+  const config = join(host.env.XDG_CONFIG_HOME, "banger", "config.toml");
+  const before = await readFile(config, "utf8");
+  await writeFile(config, `qemu_bin = "${wrapper}"\n${before}`);
+  await work();
+  await writeFile(config, before);
+};
+
+test("where QEMU was upgraded, or ends as it loads, a VM boots from its disk, and says so", async () => {
+  await ok("vm", "snapshot", "box", "--as", "older");
+  await ok("vm", "sleep", "box");
+  await withQemu('[ "$1" != --version ] || { echo "QEMU emulator version 99.1"; exit; }', async () => {
+    const started = await ok("vm", "start", "box");
+    assert.match(started.stderr, /could not be woken \(.*another VMM, CPU.*booted from its disk/);
+    assert.equal(await exec("box", "cat /root/written"), "written\n");
+    const restored = await ok("vm", "restore", "older", "--name", "newer");
+    assert.match(restored.stderr, /another VMM, CPU.*booted from its disk/);
+    assert.equal(await exec("newer", "cat /root/written; hostname"), "written\nnewer\n");
+  });
+  await withQemu('case "$*" in *-incoming*) kill -KILL $$ ;; esac', async () => {
+    const restored = await ok("vm", "restore", "older", "--name", "lost");
+    assert.match(restored.stderr, /could not be restored[\s\S]*booted from its disk/);
+    assert.equal(await exec("lost", "cat /root/written; hostname"), "written\nlost\n");
+  });
+  await ok("vm", "delete", "newer", "lost");
+  await ok("snapshot", "delete", "older");
 });
 
 /** A save is under way once its copy of the disk is there. */

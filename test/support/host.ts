@@ -143,6 +143,13 @@ export const testHost = async (config?: string): Promise<Host> => {
   };
 };
 
+/** By how many ms at least a guest's clock is off: nothing where it shows a time between the question and the answer. */
+export const clockError = async (host: Host, vm: string): Promise<number> => {
+  const before = Date.now();
+  const { stdout } = await host.banger("vm", "exec", vm, "--", "date", "+%s%3N");
+  return Math.max(before - Number(stdout), Number(stdout) - Date.now(), 0);
+};
+
 const kill = (pid: number): void => {
   try {
     process.kill(pid, "SIGKILL");

@@ -1,6 +1,5 @@
 /** One VM over time. All changes of its state go through here, one at a time. */
 import { rm } from "node:fs/promises";
-import { performance } from "node:perf_hooks";
 import { BangerError, toBangerError } from "../../contract/errors.ts";
 import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline } from "../../contract/progress.ts";
 import type { SetEffect, SetVm } from "../../contract/vms.ts";
@@ -10,8 +9,9 @@ import { type SavedFiles, vmFiles, vmSockets } from "../../host/paths.ts";
 import type { DeviceUse, Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { ADOPT_LIMIT, findMachine, takeUp } from "./adoption.ts";
-import { type Early, hostTime } from "./boot.ts";
+import type { Early } from "./boot.ts";
 import { planChange } from "./change.ts";
+import { tellHostTime } from "./clock.ts";
 import { growDisk } from "./disk.ts";
 import { mutex } from "./mutex.ts";
 import type { BootServices } from "./services.ts";
@@ -24,9 +24,6 @@ import { agentLost, vmMachine } from "./vm-machine.ts";
 
 /** Between two records of a VM's use, in ms. */
 const TOUCH_INTERVAL = 10_000;
-/** A guest that has been told the time within this, in ms, is right enough. */
-const HEARD_AT_ONCE = 200;
-const MOST_TELLINGS = 5;
 
 export type VmActor = {
   row(): VmRow;
@@ -191,12 +188,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
 
   const setClock = async (guest: GuestConnection, progress: Progress): Promise<void> => {
     if (!clockStands) return;
-    // What a busy guest heard late is told again.
-    for (let told = 0; told < MOST_TELLINGS; told++) {
-      const asked = performance.now();
-      await callGuest(guest, { op: "clock", ...hostTime() }, progress);
-      if (performance.now() - asked < HEARD_AT_ONCE) break;
-    }
+    await tellHostTime(guest, progress);
     clockStands = false;
   };
 

@@ -1,5 +1,6 @@
 /** From a recorded VM to a guest that answers: disks, VMM, greeting, configuration, init. */
 import { randomBytes, randomUUID } from "node:crypto";
+import { performance } from "node:perf_hooks";
 import { BangerError } from "../../contract/errors.ts";
 import type { NetRule } from "../../contract/network.ts";
 import { abortable, type Progress, withDeadline } from "../../contract/progress.ts";
@@ -13,6 +14,7 @@ import type { Log } from "../log.ts";
 import { writeRules } from "../network/rules-file.ts";
 import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
+import { HEARD_AT_ONCE, hostTime, tellHostTime } from "./clock.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
 import { type MachinePlan, planMachine, type Shape } from "./plan.ts";
@@ -141,10 +143,12 @@ export const greetGuest = async (
         ...(origin === "clone" ? { boot_id: randomUUID(), lazy: true } : {}),
         start_init: phase === "configure" && startsInit(image),
       };
+      const asked = performance.now();
       const configured = callGuest(connection, { op: "configure", ...present(), ...configuration }, limited);
       configured.catch(() => undefined);
       if (phase === "running") early?.(connection);
       await configured;
+      if (performance.now() - asked > HEARD_AT_ONCE) await tellHostTime(connection, limited);
       // A guest that went on from a saved machine, or that an earlier daemon has configured, has its init.
       if (phase === "running") return { connection, notes: [] };
       progress.report({ stage: "boot", message: connection.hello.init && startsInit(image) ? "init" : "agent" });
@@ -198,9 +202,6 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 
 /** A container's image may hold an init that nobody means to start. */
 const startsInit = ({ init, isContainer }: BootImage): boolean => init !== null || !isContainer;
-
-/** As the agent's `clock` and `configure` take it. */
-export const hostTime = () => ({ clock_ns: String(BigInt(Date.now()) * 1_000_000n) });
 
 /** What a guest that stood still, or is new, cannot know: the time, and randomness that no other guest has. As `configure` takes them. */
 const present = (): Record<string, unknown> => ({
