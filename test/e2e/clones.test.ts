@@ -71,7 +71,10 @@ test("twenty copies made at once are twenty machines, and none waits for another
 const turns = async (vm: string) => Number(await exec(vm, "docker exec turns busybox cat /turns"));
 const turnsGoOn = async (vm: string): Promise<number> => {
   const before = await turns(vm);
-  await exec(vm, `timeout 60 sh -c 'until [ $(docker exec turns busybox cat /turns) -gt ${before} ]; do sleep 0.1; done'`);
+  await exec(
+    vm,
+    `timeout 60 sh -c 'until [ $(docker exec turns busybox cat /turns) -gt ${before} ]; do sleep 0.1; done'`,
+  );
   return before;
 };
 
@@ -88,7 +91,10 @@ test("Docker and a TLS server go on in copies, and in a machine that has slept",
      openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout /srv/key -out /srv/cert 2>/dev/null
      systemd-run --quiet --unit tls openssl s_server -quiet -accept 443 -key /srv/key -cert /srv/cert -www`,
   );
-  await exec("dev", "timeout 60 sh -c 'until docker exec turns busybox cat /turns >/dev/null 2>&1; do sleep 0.1; done'");
+  await exec(
+    "dev",
+    "timeout 60 sh -c 'until docker exec turns busybox cat /turns >/dev/null 2>&1; do sleep 0.1; done'",
+  );
   const copies = await fork("dev", 2);
   const at = await turnsGoOn("dev");
   assert.ok(at > 0);
