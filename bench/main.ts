@@ -27,6 +27,7 @@ import { startUp } from "./start-up.ts";
 import { stopTime } from "./stop.ts";
 import type { Plot } from "./svg.ts";
 import { warmStart } from "./warm-start.ts";
+import { workspaceSpeed } from "./workspace.ts";
 
 /** Figures alone, or with plots of them. */
 type Bench = (host: Host) => Promise<Figure[] | { figures: Figure[]; plots: Plot[] }>;
@@ -39,6 +40,7 @@ const benches: Record<string, Bench> = {
   snapshot,
   exec: execLatency,
   copy: copySpeed,
+  workspace: workspaceSpeed,
   convert,
   firecracker: firecrackerOverhead,
   idle: idleDaemon,

@@ -18,8 +18,8 @@ export type SessionOptions = {
   pty: boolean;
   /** Sends stdin; else the command's input is empty. */
   stdin: boolean;
-  /** The command runs: from here on the terminal is its own. */
-  onOpened?: (() => void) | undefined;
+  /** The command runs: from here on the terminal is its own, once this is done. */
+  onOpened?: (() => void | Promise<void>) | undefined;
 };
 
 /** @returns the exit status: the command's own, or 128 and the number of the signal that ended it */
@@ -87,7 +87,7 @@ export const runSession = async (stream: FrameStream<ExecResult>, options: Sessi
     if (signals.state.ended !== undefined) return signals.state.ended;
     throw error;
   }
-  options.onOpened?.();
+  await options.onOpened?.();
   signals.state.running = true;
   using _terminal = options.pty ? await takeTerminal((size) => stream.resize(size.cols, size.rows)) : undefined;
   const stopStdin = options.stdin ? sendStdin(stream) : void stream.stdin.end();

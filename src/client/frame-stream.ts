@@ -16,7 +16,7 @@ import {
 } from "../contract/frames.ts";
 import type { OperationInfo } from "../contract/api.ts";
 import type { ProgressEvent } from "../contract/progress.ts";
-import type { ExecResult, Vm } from "../contract/vms.ts";
+import type { ExecResult, Vm, Workspace } from "../contract/vms.ts";
 import { lostDaemon } from "./errors.ts";
 
 /** The only stream of an upgraded connection. */
@@ -26,11 +26,18 @@ const COPY_BELOW = 4096;
 /** Bytes a side of the caller may be ahead of the socket. */
 const WINDOW = 256 * 1024;
 
-export type StreamEvent =
-  | { operation: OperationInfo; vm?: undefined; progress?: undefined; prepare?: undefined }
-  | { progress: ProgressEvent; vm?: undefined; operation?: undefined; prepare?: undefined }
-  | { vm: Vm; progress?: undefined; operation?: undefined; prepare?: undefined }
-  | { prepare: true; vm?: undefined; progress?: undefined; operation?: undefined };
+type Events = {
+  operation: OperationInfo;
+  progress: ProgressEvent;
+  vm: Vm;
+  prepare: true;
+  /** The repository in the VM that the command runs in. */
+  workspace: Workspace;
+};
+/** One of them. */
+export type StreamEvent = {
+  [Name in keyof Events]: Pick<Events, Name> & { [Other in Exclude<keyof Events, Name>]?: undefined };
+}[keyof Events];
 /** How a stream ended. `ok` is the result of what is not a command. */
 export type StreamEnd = ExecResult | { ok: unknown; exit?: undefined; signal?: undefined };
 

@@ -54,6 +54,8 @@ export const workspaceSchema = z.strictObject({
   repository: z.string(),
   /** The commit that was checked out; absent before the first one. */
   commit: z.optional(z.string()),
+  /** What the host's working tree was at then; absent before its first commit. */
+  head: z.optional(z.string()),
 });
 export type Workspace = z.infer<typeof workspaceSchema>;
 

@@ -28,7 +28,11 @@ export const packHistory = async (
 ): Promise<History> => {
   const { repository, commit, base, env } = state;
   const { git } = repository;
-  const edge = commit === undefined ? [] : await edgeOf(state, commit, depth, had?.shallow ?? []);
+  const edge =
+    commit === undefined || (had?.commits.includes(commit) && depth !== undefined)
+      ? // The guest has it with its history.
+        []
+      : await edgeOf(state, commit, depth, had?.shallow ?? []);
   const shallow = [...new Set([...edge, ...(had?.shallow ?? [])])];
   const known: string[] = [];
   for (const oid of had?.commits ?? [])
@@ -47,6 +51,8 @@ export const packHistory = async (
     "--delta-base-offset",
     "--non-empty",
     "--quiet",
+    // Deltas that are there are used; to look for more of them takes longer than to send what they would save.
+    "--window=0",
     join(folder, "pack"),
   ];
   const { stdout } = await git(["-c", "pack.packSizeLimit=0", "-c", "pack.writeReverseIndex=false", ...args], {

@@ -102,13 +102,11 @@ const stateOfWorktree = async (
   const indexFile = join(folder, "index");
   const stateIndex = join(folder, "state-index");
   const original = (await git(["rev-parse", "--git-path", "index"])).stdout.toString("utf8").replace(/\n$/, "");
-  for (const copy of [indexFile, stateIndex]) {
-    await copyFile(resolve(root, original), copy).catch(async (error: unknown) => {
-      // Nothing was added yet.
-      if (errnoOf(error) !== "ENOENT") throw error;
-      await git(["read-tree", "--empty"], { env: { ...objects, GIT_INDEX_FILE: copy } });
-    });
-  }
+  await copyFile(resolve(root, original), indexFile).catch(async (error: unknown) => {
+    // Nothing was added yet.
+    if (errnoOf(error) !== "ENOENT") throw error;
+    await git(["read-tree", "--empty"], { env: { ...objects, GIT_INDEX_FILE: indexFile } });
+  });
   // One file in a form that every git reads: not split over several, not sparse.
   const whole = [
     "-c",
@@ -122,8 +120,7 @@ const stateOfWorktree = async (
   ];
   await git(whole, { env: { ...objects, GIT_INDEX_FILE: indexFile } });
   const env = { ...objects, GIT_INDEX_FILE: stateIndex };
-  await git(whole, { env });
-  const submodules = await submodulesOf(repository, { ...objects, GIT_INDEX_FILE: indexFile });
+  await copyFile(indexFile, stateIndex);
   await git(["-c", "core.safecrlf=false", "add", "--update"], { env });
   if (includeUntracked) {
     const untracked = zeroed((await git(["ls-files", "--others", "--exclude-standard", "-z"], { env })).stdout);
@@ -136,13 +133,14 @@ const stateOfWorktree = async (
       });
   }
   const base = await baseOf(repository, head, env);
+  const entries = await entriesOf(repository, env);
   return {
     repository,
     commit: head,
     branch: branch ?? repository.branch,
     base,
-    entries: await entriesOf(repository, env),
-    submodules,
+    entries,
+    submodules: await submodulesOf(repository, entries),
     worktree: true,
     indexFile,
     env: objects,
@@ -166,8 +164,8 @@ const baseOf = async ({ git }: Repository, head: string | undefined, env: Record
 };
 
 /** Submodules whose repository is there, by their path. One whose name is no text is left out: no program could be told of it. */
-const submodulesOf = async (repository: Repository, env: Record<string, string>): Promise<string[]> => {
-  const links = (await entriesOf(repository, env)).filter(({ mode }) => mode === "160000");
+const submodulesOf = async (repository: Repository, entries: readonly Entry[]): Promise<string[]> => {
+  const links = entries.filter(({ mode }) => mode === "160000");
   const there = await Promise.all(
     links.map(
       async ({ path }) => raw(shown(path)) === path && (await exists(join(repository.root, shown(path), ".git"))),

@@ -22,6 +22,7 @@ import { BangerError, errnoOf } from "../contract/errors.ts";
 import { startProcess } from "../host/process.ts";
 import { type ExportFormat, exportProgram, exportStatus } from "./export.ts";
 import type { Manifest, WorkspaceMode } from "./manifest.ts";
+import { headOf } from "./head.ts";
 import { differenceFrom, planWorkspace } from "./plan.ts";
 import type { Wanted } from "./state.ts";
 
@@ -375,4 +376,23 @@ test("what is no working tree is refused with what to do", async () => {
       (error) => error instanceof BangerError && error.code === "WORKSPACE_REFUSED" && message.test(error.message),
     );
   await rename(path, `${path}-x`);
+});
+
+test("the commit that is checked out is found without git, wherever git keeps it", async () => {
+  const { path, git } = await repository("head");
+  const isRight = async (at: string) => assert.equal(await headOf(at), (await gitIn(at)("rev-parse", "HEAD")).trim());
+  assert.equal(await headOf(path), undefined);
+  await git("commit", "--quiet", "--allow-empty", "-m", "first");
+  await isRight(path);
+  await git("branch", "deep/er");
+  await git("pack-refs", "--all");
+  await isRight(path);
+  await git("commit", "--quiet", "--allow-empty", "-m", "second");
+  await isRight(path);
+  const linked = join(folder, "head-linked");
+  await git("worktree", "add", "--quiet", linked, "deep/er");
+  await isRight(linked);
+  await git("checkout", "--quiet", "--detach", "HEAD~1");
+  await isRight(path);
+  await assert.rejects(headOf(join(folder, "nowhere")), { code: "ENOENT" });
 });

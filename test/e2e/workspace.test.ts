@@ -154,8 +154,15 @@ test("shells and commands begin in the repository of a VM that goes on, and a se
 test("a review shows the work of the VM on a terminal, and applies what is accepted", async () => {
   await git("add", "--all");
   await git("commit", "--quiet", "-m", "level");
+  const moved = await good(host.banger("vm", "exec", "box", "--", "pwd"));
+  assert.match(
+    moved.stderr,
+    /^note: .*my repo has moved on since it was brought in .*: banger vm workspace prepare box .*\n$/,
+  );
+  assert.equal(moved.stdout, "/root/my repo\n");
   await inGuest("git reset --quiet --hard refs/banger/base; git clean -fdq");
   await good(prepare("--force", "--branch", "main"));
+  assert.equal((await good(host.banger("vm", "exec", "box", "--", "true"))).stderr, "");
   await inGuest("echo reviewed >> sub/a; printf '#!/bin/sh\\n' > go; chmod +x go; rm b");
   const stat = await good(host.banger("vm", "workspace", "review", "box", "--stat"));
   assert.match(stat.stdout, /^A +\+1 +script,executable +go\n(?:.*\n)*M +\+1 +sub\/a$/m);

@@ -1,7 +1,7 @@
 import { openClient } from "../../client/client.ts";
 import { defineCommand } from "../command.ts";
 import { usage } from "../parse.ts";
-import { runSession } from "../session.ts";
+import { runInVm } from "../session-in-vm.ts";
 import { execFlags, planSession, refuseEmptyProgram, vmArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -24,7 +24,6 @@ export const command = defineCommand({
     refuseEmptyProgram("vm exec", argv);
     const plan = planSession(argv, values);
     using client = openClient();
-    const stream = await client.stream("vmExec", { vm }, plan.exec);
-    return { exit: await runSession(stream, plan) };
+    return { exit: await runInVm(client, vm, plan) };
   },
 });

@@ -3,7 +3,7 @@ import { defineCommand } from "../command.ts";
 import { cwdFlag } from "../flags/cwd.ts";
 import { envFlag } from "../flags/env.ts";
 import { userFlag } from "../flags/user.ts";
-import { runSession } from "../session.ts";
+import { runInVm } from "../session-in-vm.ts";
 import { planSession, vmArgument } from "./shared.ts";
 
 export const command = defineCommand({
@@ -21,7 +21,6 @@ export const command = defineCommand({
     const [vm = ""] = args;
     const plan = planSession([], { ...values, tty: false, interactive: true });
     using client = openClient();
-    const stream = await client.stream("vmExec", { vm }, plan.exec);
-    return { exit: await runSession(stream, plan) };
+    return { exit: await runInVm(client, vm, plan) };
   },
 });

@@ -57,7 +57,12 @@ export const bringIn = async (
   await writeManifest(files, record, manifest);
   if (options.readonly) await makeReadOnly(program, path);
   const { commit } = plan.states.get("") ?? {};
-  const workspace = { path, repository: repository.root, ...(commit === undefined ? {} : { commit }) };
+  const workspace = {
+    path,
+    repository: repository.root,
+    ...(commit === undefined ? {} : { commit }),
+    ...(repository.head === undefined ? {} : { head: repository.head }),
+  };
   await client.operation("vmSet", { vm }, { workspace });
   return { path, changed: changed.length, removed: removed.length, bytes: difference.size };
 };

@@ -11,7 +11,7 @@ import type { SnapshotService } from "../snapshots/service.ts";
 import type { TemplateService } from "../templates/service.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
 import { followConsole } from "../vms/console-log.ts";
-import { inWorkspace, withImageDefaults } from "../vms/image-defaults.ts";
+import { execIn } from "../vms/exec-defaults.ts";
 import { execError, execRequest, relay } from "../vms/relay.ts";
 import { runVm } from "../vms/run.ts";
 import type { VmService } from "../vms/service.ts";
@@ -114,7 +114,10 @@ export const handlers = (services: HandlerServices): Handlers => {
     vmRun: async ({ request }, client) => client.close(await runVm(client, request, vms, operations)),
     vmExec: async ({ params, request }, client) => {
       const actor = vms.find(params.vm);
-      const exec = withImageDefaults(inWorkspace(request, actor.row().workspace), await vms.imageDefaults(actor));
+      const { workspace } = actor.row();
+      // For the client, which can see how the host's repository has gone on.
+      if (workspace) client.event({ workspace });
+      const exec = execIn(actor.row(), await vms.imageDefaults(actor), request);
       try {
         await guestStream(params.vm, client, execRequest(exec));
       } catch (error) {

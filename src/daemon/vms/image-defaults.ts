@@ -22,10 +22,26 @@ export const withImageDefaults = (exec: Exec, boot: ImageBoot | undefined, main 
   };
 };
 
-/** Root's shells and commands begin in the repository that was brought in; others may not enter root's home. */
-export const inWorkspace = (exec: Exec, workspace: Workspace | undefined): Exec =>
-  workspace === undefined ||
-  exec.cwd !== undefined ||
-  (exec.user !== undefined && !/^(?:root|0)(?::|$)/.test(exec.user))
-    ? exec
-    : { ...exec, cwd: workspace.path };
+/** What mise has installed for root: a folder of links, so that no shell need be set up for it. */
+const TOOLS = "/root/.local/share/mise/shims";
+/** The agent's own, where neither image nor VM say another. */
+const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/**
+ * Root's shells and commands begin in the repository that was brought in, with the tools on PATH that it asks for; others may not enter root's home.
+ * @param env of the image and the VM
+ */
+export const inWorkspace = (
+  exec: Exec,
+  workspace: Workspace | undefined,
+  env: Readonly<Record<string, string>>,
+): Exec => {
+  if (workspace === undefined || (exec.user !== undefined && !/^(?:root|0)(?::|$)/.test(exec.user))) return exec;
+  const path = exec.env?.PATH ?? env.PATH ?? DEFAULT_PATH;
+  const known = exec.env?.PATH !== undefined || path.split(":").includes(TOOLS);
+  return {
+    ...exec,
+    cwd: exec.cwd ?? workspace.path,
+    ...(known ? {} : { env: { ...exec.env, PATH: `${TOOLS}:${path}` } }),
+  };
+};

@@ -8,7 +8,7 @@ import type { GuestStream, StreamResult } from "../../guest/stream.ts";
 import type { ClientStream } from "../api/client-stream.ts";
 import type { Operations } from "../operations.ts";
 import { unattended, type VmActor } from "./actor.ts";
-import { inWorkspace, withImageDefaults } from "./image-defaults.ts";
+import { execIn } from "./exec-defaults.ts";
 import { execError, execRequest, relayStream } from "./relay.ts";
 import type { VmService } from "./service.ts";
 
@@ -36,7 +36,7 @@ export const runVm = async (
         try {
           client.event({ vm: vms.view(created) });
           const image = await vms.imageDefaults(created);
-          const command = () => withImageDefaults(inWorkspace(exec, created.row().workspace), image, true);
+          const command = () => execIn(created.row(), image, exec, true);
           const ask = early(() => execRequest(command()));
           await created.start(progress, { force: vm.force, early: prepare ? undefined : ask.early });
           const channel = await created.guest(progress);
