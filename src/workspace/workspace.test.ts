@@ -11,6 +11,7 @@ import {
   rename,
   rm,
   symlink,
+  utimes,
   writeFile,
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -74,7 +75,7 @@ const bring = async (path: string, target: string, wanted: Wanted & { mode?: Wor
   const plan = await planWorkspace(path, { mode: "shallow", ...wanted }, staging, never);
   const difference = await differenceFrom(plan, had, staging, never);
   for (const name of difference.removed)
-    await run("rm", ["-f", Buffer.from(name, "latin1").toString("utf8")], { cwd: target });
+    await rm(Buffer.concat([Buffer.from(`${target}/`), Buffer.from(name, "latin1")]), { force: true });
   await using tar = await startProcess({ argv: ["tar", "-x", "-C", target], stdio: ["pipe", "ignore", "pipe"] });
   if (!tar.child.stdin) throw new Error("no stdin");
   // tar does not read what follows the end of an archive; its status tells.
@@ -395,4 +396,41 @@ test("the commit that is checked out is found without git, wherever git keeps it
   await git("checkout", "--quiet", "--detach", "HEAD~1");
   await isRight(path);
   await assert.rejects(headOf(join(folder, "nowhere")), { code: "ENOENT" });
+});
+
+test("a second time a file may be a folder and a folder a link; contents that a filter makes travel as they are on the host", async () => {
+  const { path, git } = await repository("kinds");
+  await git("config", "filter.big.clean", "sed s/BIG/pointer/");
+  await git("config", "filter.big.smudge", "sed s/pointer/BIG/");
+  await writeFile(join(path, ".gitattributes"), "*.big filter=big\n");
+  await writeFile(join(path, "asset.big"), "BIG\n");
+  // What is as young as the index git reads again, and a guest has no such filter.
+  await utimes(join(path, "asset.big"), 1_700_000_000, 1_700_000_000);
+  await writeFile(join(path, "file"), "file\n");
+  await mkdir(join(path, "folder"));
+  await writeFile(join(path, "folder/a"), "a\n");
+  await writeFile(Buffer.concat([Buffer.from(`${path}/`), Buffer.from([0xfe, 0x0a, 0x22])]), "odd\n");
+  await git("add", "--all");
+  await git("commit", "--quiet", "-m", "first");
+  const target = await fresh("guest");
+  const first = await bring(path, target);
+  const guest = gitIn(target);
+  assert.equal(await readFile(join(target, "asset.big"), "utf8"), "BIG\n");
+  assert.equal(await guest("cat-file", "blob", "HEAD:asset.big"), "pointer\n");
+  assert.equal(await guest("status", "--porcelain"), "");
+  assert.equal((await patchOf(target, "diff")).stdout.length, 0, "what a filter made is no work of the guest's");
+
+  await rm(join(path, "file"));
+  await mkdir(join(path, "file"));
+  await writeFile(join(path, "file/inner"), "inner\n");
+  await rm(join(path, "folder"), { recursive: true });
+  await symlink("file", join(path, "folder"));
+  await git("add", "--all");
+  await writeFile(join(path, "asset.big"), "BIG more\n");
+  await chmod(join(path, "file/inner"), 0o755);
+  await rm(Buffer.concat([Buffer.from(`${path}/`), Buffer.from([0xfe, 0x0a, 0x22])]));
+  const second = await bring(path, target, {}, first.manifest);
+  assert.deepEqual(second.removed.sort(), ["file", "folder/a", '\xfe\n"']);
+  assert.equal(await readlink(join(target, "folder")), "file");
+  assert.equal(await guest("status", "--porcelain", "-z"), await git("status", "--porcelain", "-z"));
 });

@@ -167,11 +167,45 @@ test("a review shows the work of the VM on a terminal, and applies what is accep
   const stat = await good(host.banger("vm", "workspace", "review", "box", "--stat"));
   assert.match(stat.stdout, /^A +\+1 +script,executable +go\n(?:.*\n)*M +\+1 +sub\/a$/m);
   await using terminal = await startInTerminal(host, ["vm", "workspace", "review", "box"]);
-  await terminal.shows("3 files, 1 with a risk, 0 accepted\x1b");
+  await terminal.shows("3 files, 1 with a risk, 0 accepted   box");
   terminal.type("\x1b[Fa");
   await terminal.shows("[+] M");
   terminal.type("wy");
   assert.deepEqual(await terminal.end(), { status: 0, signal: null, modes: terminal.before });
   assert.match(terminal.output(), /1 file changed in/);
   assert.equal(await git("status", "--porcelain"), " M sub/a\n");
+});
+
+test("tools that the repository pins are installed in the VM and are on PATH; what fails is one line", async () => {
+  // A tool of this test's own, for the real mise: nothing need be reached for it.
+  const install =
+    'mkdir -p "$ASDF_INSTALL_PATH/bin"; printf "#!/bin/sh\\necho a tool\\n" > "$ASDF_INSTALL_PATH/bin/dummy"; chmod +x "$ASDF_INSTALL_PATH/bin/dummy"';
+  await good(
+    host.run(["vm", "exec", "box", "--", "sh", "-s"], {
+      input: `set -e; mkdir -p /root/.local/share/mise/plugins/dummy/bin; cd /root/.local/share/mise/plugins/dummy/bin
+printf '#!/bin/sh\\necho 1.0\\n' > list-all
+cat > install <<'END'
+#!/bin/sh
+${install}
+END
+chmod +x list-all install
+`,
+    }),
+  );
+  await writeFile(join(repo, "mise.toml"), '[tools]\ndummy = "1.0"\n');
+  await git("add", "mise.toml");
+  const first = await good(prepare());
+  assert.doesNotMatch(first.stderr, /not installed/);
+  assert.equal((await good(host.banger("vm", "exec", "box", "--", "dummy"))).stdout, "a tool\n");
+  await writeFile(join(repo, "mise.toml"), '[tools]\ndummy = "1.0"\nnode = "0.0.0-none"\n');
+  await good(prepare("--no-bootstrap"));
+  const failed = await good(prepare());
+  assert.match(
+    failed.stderr,
+    /^note: tools were not installed: .*; the log: banger vm exec box -- cat '\/var\/log\/banger\/tools-my repo\.log'$/m,
+  );
+  assert.match(
+    (await good(host.banger("vm", "exec", "box", "--", "cat", "/var/log/banger/tools-my repo.log"))).stdout,
+    /ERROR/,
+  );
 });

@@ -123,7 +123,7 @@ test("a review names what deserves a second look, applies what is accepted and n
   // By hand: the second hunk of one file, all of another, no more.
   {
     await using terminal = await inTerminal();
-    await terminal.shows("9 files, 6 with a risk, 0 accepted\x1b");
+    await terminal.shows("9 files, 6 with a risk, 0 accepted   box");
     terminal.type("f");
     await terminal.shows(/\[ \] A \+1 +!ci \.github/);
     terminal.type("f");
@@ -176,7 +176,7 @@ test("a review opens with names alone, refuses what it has not read, and leaves 
   await symlink("a", join(guest, "link"));
   for (const leave of ["q", "\x03"]) {
     await using terminal = await inTerminal();
-    await terminal.shows("2 files, 0 with a risk, 0 accepted\x1b");
+    await terminal.shows("2 files, 0 with a risk, 0 accepted   box");
     terminal.type("w");
     await terminal.shows("nothing is accepted yet");
     terminal.type(leave);
@@ -185,7 +185,7 @@ test("a review opens with names alone, refuses what it has not read, and leaves 
   }
   {
     await using terminal = await inTerminal();
-    await terminal.shows("2 files, 0 with a risk, 0 accepted");
+    await terminal.shows("2 files, 0 with a risk, 0 accepted   box");
     terminal.type("A");
     await terminal.shows("2 accepted");
     terminal.type("q");
@@ -200,7 +200,7 @@ test("a review opens with names alone, refuses what it has not read, and leaves 
   await appendFile(join(repo, "a"), "host\n");
   {
     await using terminal = await inTerminal();
-    await terminal.shows("2 files, 0 with a risk, 0 accepted\x1b");
+    await terminal.shows("2 files, 0 with a risk, 0 accepted   box");
     terminal.type("A");
     await terminal.shows("2 accepted");
     terminal.type("wy");

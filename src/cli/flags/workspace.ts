@@ -22,5 +22,9 @@ export const workspaceFlags = {
     parse: (value: string): WorkspaceMode => oneOf("mode", workspaceModes)(value),
   },
   "include-untracked": { kind: "switch", help: "also files that git neither tracks nor ignores" },
+  "no-bootstrap": {
+    kind: "switch",
+    help: "do not set up what mise.toml, .tool-versions, devcontainer.json and their like ask for",
+  },
   "dry-run": { kind: "switch", help: "print the files that would travel, and do nothing" },
 } as const;

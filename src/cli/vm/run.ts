@@ -1,7 +1,9 @@
 import { BangerError } from "../../contract/errors.ts";
 import { abortable, type Progress } from "../../contract/progress.ts";
-import type { Vm } from "../../contract/vms.ts";
+import type { CreateVm, Vm } from "../../contract/vms.ts";
+import type { Devcontainer } from "../../workspace/devcontainer.ts";
 import type { WorkspacePlan } from "../../workspace/plan.ts";
+import type { ToolsMode } from "../workspace/tools.ts";
 import { type Client, openClient } from "../../client/client.ts";
 import { defineCommand, type Invocation, type Outcome } from "../command.ts";
 import { detachFlag } from "../flags/detach.ts";
@@ -55,22 +57,38 @@ const introducer = () => {
 };
 
 /** A repository to bring in, and where it is made ready. */
-type Workspace = { plan: WorkspacePlan; staging: string };
+type Workspace = { plan: WorkspacePlan; staging: string; container: Devcontainer | undefined };
 
-const bring = async (client: Client, vm: string, { plan, staging }: Workspace, progress: Progress): Promise<void> => {
+/** @param tools when they are installed; undefined: not at all */
+const bring = async (
+  client: Client,
+  vm: Vm,
+  { plan, staging, container }: Workspace,
+  tools: ToolsMode | undefined,
+  progress: Progress,
+): Promise<void> => {
   const { bringIn } = await import("../workspace/bring.ts");
-  await bringIn(client, vm, plan, { staging, force: false, readonly: false }, progress);
+  await bringIn(client, vm.id, plan, { staging, force: false, readonly: false }, progress);
+  if (tools === undefined) return;
+  const { setUp } = await import("../workspace/tools.ts");
+  await setUp(client, vm, plan, tools, progress, container);
 };
+
+/** What a VM is made of, with what the repository asks for. */
+const shapeOf = async (request: CreateVm, workspace: Workspace | undefined): Promise<CreateVm> =>
+  workspace?.container
+    ? (await import("../workspace/container.ts")).withContainer(request, workspace.container)
+    : request;
 
 const runDetached = async (client: Client, { values }: Input, workspace: Workspace | undefined): Promise<Outcome> => {
   using interrupt = interruptible();
   using display = progressDisplay();
   const progress = { signal: interrupt.signal, report: display.report };
-  const request = { ...createRequest(values), env: environmentOf(values.env) };
+  const request = await shapeOf({ ...createRequest(values), env: environmentOf(values.env) }, workspace);
   const created = await client.operation("vmCreate", {}, request, progress);
   try {
     const vm = await client.operation("vmStart", { vm: created.id }, {}, progress);
-    if (workspace) await bring(client, vm.id, workspace, progress);
+    if (workspace) await bring(client, vm, workspace, values["no-bootstrap"] ? undefined : "behind", progress);
     display.clear();
     introducer()(vm);
     return { text: vm.name, data: vm };
@@ -115,7 +133,7 @@ const runAttached = async (
   let vm: Vm | undefined;
   const ready = Promise.withResolvers<void>();
   const request = {
-    vm: { ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) },
+    vm: await shapeOf({ ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) }, workspace),
     exec: plan.exec,
     ...(workspace ? { prepare: true } : {}),
   };
@@ -132,6 +150,7 @@ const runAttached = async (
       introduce(vm);
     },
   });
+  const tools = values["no-bootstrap"] ? undefined : argv.length > 0 || !plan.pty ? "before" : "behind";
   const over = new AbortController();
   const end = () => over.abort(new BangerError("CANCELLED", "cancelled"));
   stream.closed.then(end, end);
@@ -140,7 +159,7 @@ const runAttached = async (
     await abortable(ready.promise, over.signal);
     if (!workspace || !vm) return;
     times.mark("the repository");
-    await bring(client, vm.id, workspace, { signal: over.signal, report: display.report });
+    await bring(client, vm, workspace, tools, { signal: over.signal, report: display.report });
     stream.prepared();
   };
   const preparing = workspace
@@ -161,6 +180,11 @@ const runAttached = async (
     throw failure ?? error;
   });
   await preparing;
+  if (vm && workspace && tools === "behind" && !values.rm) {
+    const { saySetUpOutcome } = await import("../workspace/tools.ts");
+    // The session has ended as it has; this is a word about it.
+    await saySetUpOutcome(client, vm, workspace.plan, new AbortController().signal).catch(() => undefined);
+  }
   if (values.timings) await say(times.report());
   if (vm && !values.rm && argv.length === 0 && isTerminal(2)) {
     await say(`${vm.name} goes on running. Return: banger vm shell ${vm.name}   Delete: banger vm delete ${vm.name}`);
@@ -193,7 +217,9 @@ export const command = defineCommand({
     const plan = await readPlan(() => planFrom(path, input.values, staging.path, new AbortController().signal), path);
     if (input.values["dry-run"]) return listing(plan);
     await sayNotes(plan.notes);
-    return await runIn(input, { plan, staging: staging.path });
+    const { containerOf } = await import("../workspace/container.ts");
+    const container = input.values["no-bootstrap"] ? undefined : await containerOf(plan);
+    return await runIn(input, { plan, staging: staging.path, container });
   },
 });
 

@@ -8,6 +8,7 @@ import { sayNotes, vmArgument } from "../vm/shared.ts";
 import { bringIn } from "./bring.ts";
 import { listing, planFrom } from "./plan.ts";
 import { workspaceStaging } from "./staging.ts";
+import { setUp } from "./tools.ts";
 
 export const command = defineCommand({
   usage: ["VM PATH [FLAGS]"],
@@ -34,6 +35,13 @@ export const command = defineCommand({
     using client = openClient();
     const options = { staging: staging.path, force: values.force, readonly: values.readonly };
     const brought = await bringIn(client, vm, plan, options, { signal: interrupt.signal, report: display.report });
+    if (!values["no-bootstrap"]) {
+      const { name, id } = await client.call("vmShow", { vm }, {});
+      await setUp(client, { name, id }, plan, "before", {
+        signal: interrupt.signal,
+        report: display.report,
+      });
+    }
     display.clear();
     await sayNotes(plan.notes);
     const { changed, removed, bytes } = brought;

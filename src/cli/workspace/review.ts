@@ -91,8 +91,9 @@ const reviewByHand = async (client: Client, vm: Vm, signal: AbortSignal): Promis
     const repository = await repositoryOf(vm);
     const review = newReview(repository.root, repository.git);
     const load = async (onFile: () => void): Promise<void> => {
-      await review.list((await names) ?? []);
+      review.list((await names) ?? []);
       onFile();
+      await review.lookUpIgnored();
       await loadPatch(client, vm, review, both, onFile);
     };
     const decision = await interact(vm.name, review, load, signal);

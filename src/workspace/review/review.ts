@@ -3,7 +3,7 @@ import type { Git } from "../git.ts";
 import { zeroed } from "../git.ts";
 import type { Listed } from "./listing.ts";
 import type { FileChange } from "./patch.ts";
-import { badPath, obstacleAbove } from "./places.ts";
+import { badPath, lstatIfThere, placeOf } from "./places.ts";
 import { type Conflict, isOnHost, type Operation, type Part, partsOf, planChange } from "./plan-change.ts";
 import { type Risk, risks, risksOfContent, risksOfName } from "./risk.ts";
 
@@ -31,7 +31,9 @@ export type Review = {
   /** How many files of the patch the host has already as the VM has made them. */
   onHost(): number;
   /** Shows names before their contents are known. */
-  list(listed: readonly Listed[]): Promise<void>;
+  list(listed: readonly Listed[]): void;
+  /** Finds out which of them git of the host ignores. */
+  lookUpIgnored(): Promise<void>;
   add(change: FileChange): Promise<void>;
   /** The patch has ended: what was listed and is not in it has not changed after all. */
   complete(): Promise<void>;
@@ -49,6 +51,13 @@ export const newReview = (root: string, git: Git): Review => {
     byPath.set(entry.path, entry);
     sorted = undefined;
   };
+  const lookUpIgnored = async (): Promise<void> => {
+    for (const path of await ignoredOf(root, git, [...byPath.keys()])) {
+      ignored.add(path);
+      const entry = byPath.get(path);
+      if (entry) entry.risks = new Set([...entry.risks, "ignored"]);
+    }
+  };
   return {
     root,
     onHost: () => onHost,
@@ -57,23 +66,18 @@ export const newReview = (root: string, git: Git): Review => {
       sorted ??= [...byPath.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
       return sorted;
     },
-    list: async (listed) => {
-      for (const path of await ignoredOf(
-        root,
-        git,
-        listed.map(({ path }) => path),
-      ))
-        ignored.add(path);
+    list: (listed) => {
       for (const found of listed)
         put({
           ...found,
-          risks: risksOfName(found, ignored.has(found.path)),
+          risks: risksOfName(found, false),
           change: undefined,
           parts: [],
           verdicts: [],
           conflict: undefined,
         });
     },
+    lookUpIgnored,
     add: async (change) => {
       if (await isOnHost(root, change)) {
         onHost += 1;
@@ -97,10 +101,7 @@ export const newReview = (root: string, git: Git): Review => {
     },
     complete: async () => {
       for (const { path, change } of byPath.values()) if (!change) byPath.delete(path);
-      for (const path of await ignoredOf(root, git, [...byPath.keys()])) {
-        const entry = byPath.get(path);
-        if (entry) entry.risks = new Set([...entry.risks, "ignored"]);
-      }
+      await lookUpIgnored();
       sorted = undefined;
       complete = true;
     },
@@ -109,15 +110,21 @@ export const newReview = (root: string, git: Git): Review => {
 
 /** Of `paths` those that the host's git ignores. */
 const ignoredOf = async (root: string, git: Git, paths: readonly string[]): Promise<string[]> => {
+  // git refuses to speak of what lies behind a link.
+  const clear = new Map<string, boolean>([["", true]]);
+  const isClear = async (folder: string): Promise<boolean> => {
+    const known = clear.get(folder);
+    if (known !== undefined) return known;
+    const found =
+      (await isClear(folder.slice(0, Math.max(0, folder.lastIndexOf("/"))))) &&
+      ((await lstatIfThere(placeOf(root, folder)))?.isDirectory() ?? true);
+    clear.set(folder, found);
+    return found;
+  };
   const askable: string[] = [];
-  const clear = new Map<string, boolean>();
-  for (const path of paths) {
-    if (badPath(path) !== undefined) continue;
-    const folder = path.slice(0, Math.max(0, path.lastIndexOf("/")));
-    // git refuses to speak of what lies behind a link.
-    if (!clear.has(folder)) clear.set(folder, (await obstacleAbove(root, path)) === undefined);
-    if (clear.get(folder)) askable.push(path);
-  }
+  for (const path of paths)
+    if (badPath(path) === undefined && (await isClear(path.slice(0, Math.max(0, path.lastIndexOf("/"))))))
+      askable.push(path);
   if (askable.length === 0) return [];
   // This command of git's knows no literal names; `./` keeps a colon at the start from meaning something.
   const { stdout } = await git(["check-ignore", "--no-index", "--stdin", "-z"], {

@@ -71,7 +71,8 @@ const titleRow = (vm: string, review: Review, cols: number): string => {
   const risky = all.filter(({ risks }) => risks.size > 0).length;
   const taken = all.filter((entry) => accepted(entry).length > 0).length;
   const loading = review.isComplete() ? "" : ", still reading";
-  const text = ` ${vm} → ${visible(review.root)}   ${plural(all.length, "file")}, ${risky} with a risk, ${taken} accepted${loading}`;
+  // The path last: it may be longer than the terminal is wide.
+  const text = ` ${plural(all.length, "file")}, ${risky} with a risk, ${taken} accepted${loading}   ${vm} → ${visible(review.root)}`;
   return paint(text.slice(0, cols), "bold", 1);
 };
 
