@@ -5,7 +5,7 @@ import type { NetRule } from "./network.ts";
 
 const refuse = (text: string): never => {
   throw new BangerError("USAGE", `${quoted(text)} is no network rule`, {
-    hint: "write any, an IPv4 address or a network, then a port or a range of ports: 192.168.1.0/24, 192.168.1.5:22, any:8000-8080/tcp",
+    hint: "write any, a name, an IPv4 address or a network, then a port or a range of ports: example.org:443, *.example.org, 192.168.1.0/24, any:8000-8080/tcp",
   });
 };
 
@@ -18,22 +18,32 @@ const networkOf = (address: string, bits: number): string | undefined => {
   return `${[24, 16, 8, 0].map((shift) => Math.floor(base / 2 ** shift) % 256).join(".")}/${bits}`;
 };
 
+const NAME = /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** What a rule is about, as the filter has it. */
+const targetOf = (text: string): string | undefined => {
+  if (text === "any") return "0.0.0.0/0";
+  const [, address = "", bits = "32"] = /^(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?$/.exec(text) ?? [];
+  if (address !== "") return networkOf(address, Number(bits));
+  const name = text.toLowerCase();
+  return NAME.test(name) && name.length <= 253 ? name : undefined;
+};
+
 /** @throws USAGE */
 export const parseNetRule = (action: NetRule["action"], text: string): NetRule => {
-  const match =
-    /^(?:any|(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?)(?::(\d{1,5})(?:-(\d{1,5}))?)?(?:\/(tcp|udp))?$/.exec(text);
-  if (!match) return refuse(text);
-  const [, address = "0.0.0.0", bits = text.startsWith("any") ? "0" : "32", first, last = first, proto] = match;
-  const to = networkOf(address, Number(bits)) ?? refuse(text);
-  if (first === undefined) return { action, to, proto: proto === "tcp" || proto === "udp" ? proto : "any" };
+  const [, target = "", first, last = first, protocol] =
+    /^([^:\s]+?)(?::(\d{1,5})(?:-(\d{1,5}))?)?(?:\/(tcp|udp))?$/.exec(text) ?? [];
+  const to = targetOf(target) ?? refuse(text);
+  const proto = protocol === "tcp" || protocol === "udp" ? protocol : "any";
+  if (first === undefined) return { action, to, proto };
   const ports: [number, number] = [Number(first), Number(last)];
   if (ports[0] < 1 || ports[1] > 65535 || ports[0] > ports[1]) refuse(text);
-  return { action, to, proto: proto === "udp" ? "udp" : proto === "tcp" ? "tcp" : "any", ports };
+  return { action, to, proto, ports };
 };
 
 /** As it is written on a command line. */
 export const formatNetRule = ({ to, proto, ports }: NetRule): string => {
-  const [address = "", bits = ""] = to.split("/");
+  const [address = "", bits] = to.split("/");
   const target = bits === "0" ? "any" : bits === "32" ? address : to;
   const range = ports === undefined ? "" : ports[0] === ports[1] ? `:${ports[0]}` : `:${ports[0]}-${ports[1]}`;
   return `${target}${range}${proto === "any" ? "" : `/${proto}`}`;

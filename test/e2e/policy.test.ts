@@ -177,7 +177,7 @@ test("rules count at once on a running VM; the latest one first", async () => {
   while ((await attempt("box", lanTarget()))[0] !== "connected");
 });
 
-test("`--net policy`: nothing but what is allowed; so in a fork, after sleep, and after a daemon's end", async () => {
+test("`--net policy`: nothing but what is allowed, by address or by name; so in a fork, after sleep, and after a daemon's end", async () => {
   await ok("vm", "delete", "box");
   await ok("vm", "run", "-d", "--name", "strict", "--net", "policy", "--allow", lanTarget());
   const holds = async (vm: string) =>
@@ -187,9 +187,20 @@ test("`--net policy`: nothing but what is allowed; so in a fork, after sleep, an
       refused,
     ]);
   await holds("strict");
+  const [, uri = ""] =
+    /^URIs: (\S+)/m.exec(
+      (await ok("vm", "exec", "strict", "--", "sh", "-c", "cat /etc/apt/sources.list.d/*")).stdout,
+    ) ?? [];
+  const { hostname, port, protocol } = new URL(uri);
+  const mirror = `${hostname}:${port || (protocol === "https:" ? 443 : 80)}`;
+  assert.deepEqual(await attempt("strict", mirror), [refused]);
+  assert.ok((await ok("vm", "net", "log", "strict")).stdout.includes(` ${hostname} by: default deny\n`));
+  await ok("vm", "net", "allow", "strict", `${hostname}:1-65535/tcp`);
+  while ((await attempt("strict", mirror))[0] !== "connected");
   const [copy] = (await ok("vm", "fork", "strict")).stdout.trim().split("\n");
   assert.ok(copy);
   await holds(copy);
+  assert.deepEqual(await attempt(copy, mirror), ["connected"]);
   await ok("vm", "delete", copy);
   await ok("daemon", "stop");
   await ok("vm", "sleep", "strict");

@@ -1,5 +1,6 @@
 //! The policy at work: judges what a guest sends, answers what it refuses, writes it down, and takes up the rules anew when their file changes.
 
+use super::names::{Names, told_by};
 use super::policy::{Destination, Policy, TCP, UDP, Verdict};
 use super::refusal;
 use crate::sys::{check, own};
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
+use std::time::Instant;
 
 /// Lines of one run: a guest must not fill the host's disk.
 const LINES_MAX: usize = 10_000;
@@ -34,6 +36,7 @@ struct Told {
 pub struct Gate {
     path: PathBuf,
     policy: RwLock<Policy>,
+    names: Mutex<Names>,
     told: Mutex<Told>,
 }
 
@@ -42,8 +45,12 @@ impl Gate {
     pub fn open(path: &Path) -> io::Result<Arc<Gate>> {
         // Watched first, so that no change is missed.
         let changes = watch(path)?;
-        let gate =
-            Arc::new(Gate { path: path.to_path_buf(), policy: RwLock::new(read(path)?), told: Mutex::default() });
+        let gate = Arc::new(Gate {
+            path: path.to_path_buf(),
+            policy: RwLock::new(read(path)?),
+            names: Mutex::default(),
+            told: Mutex::default(),
+        });
         let watched = gate.clone();
         thread::spawn(move || watched.follow(&changes));
         Ok(gate)
@@ -51,13 +58,20 @@ impl Gate {
 
     pub fn admit(&self, frame: &[u8]) -> Admission {
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        match policy.judge(frame) {
+        match policy.judge(frame, &self.names) {
             Verdict::Pass => Admission::Pass,
             Verdict::Drop => Admission::Drop,
             Verdict::Refuse(to, rule) => {
                 self.tell(to, rule);
                 refusal::answer(frame).map_or(Admission::Drop, Admission::Answer)
             }
+        }
+    }
+
+    /// Looks at a frame before the guest gets it.
+    pub fn learn(&self, frame: &[u8]) {
+        if let Some(answer) = told_by(frame) {
+            self.names.lock().unwrap_or_else(PoisonError::into_inner).learn(&answer, Instant::now());
         }
     }
 
@@ -72,10 +86,14 @@ impl Gate {
         told.destinations.insert(to);
         told.lines += 1;
         // On a full disk a line is lost, not the network.
-        let _ = writeln!(io::stderr(), "refused {}", line(to, rule));
+        let _ = writeln!(io::stderr(), "refused {}", line(to, self.name_of(to).as_deref(), rule));
         if told.lines == LINES_MAX {
             let _ = writeln!(io::stderr(), "refused more, which is not written down");
         }
+    }
+
+    fn name_of(&self, to: Destination) -> Option<String> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).last(to.address).map(str::to_string)
     }
 
     fn follow(&self, changes: &OwnedFd) {
@@ -98,7 +116,7 @@ impl Gate {
     }
 }
 
-fn line(to: Destination, rule: &str) -> String {
+fn line(to: Destination, name: Option<&str>, rule: &str) -> String {
     let protocol = match to.protocol {
         TCP => "tcp".to_string(),
         UDP => "udp".to_string(),
@@ -106,7 +124,8 @@ fn line(to: Destination, rule: &str) -> String {
         other => format!("protocol {other}"),
     };
     let port = to.port.map_or(String::new(), |port| format!(":{port}"));
-    format!("{protocol} {}{port} by: {rule}", to.address)
+    let name = name.map_or(String::new(), |name| format!(" {name}"));
+    format!("{protocol} {}{port}{name} by: {rule}", to.address)
 }
 
 fn read(path: &Path) -> io::Result<Policy> {
@@ -134,8 +153,10 @@ mod tests {
     #[test]
     fn a_refusal_is_one_line() {
         let to = Destination { address: Ipv4Addr::new(192, 168, 1, 1), protocol: TCP, port: Some(80) };
-        assert_eq!(line(to, "private"), "tcp 192.168.1.1:80 by: private");
-        assert_eq!(line(Destination { protocol: 47, port: None, ..to }, "never"), "protocol 47 192.168.1.1 by: never");
+        assert_eq!(line(to, None, "private"), "tcp 192.168.1.1:80 by: private");
+        assert_eq!(line(to, Some("a.lan"), "private"), "tcp 192.168.1.1:80 a.lan by: private");
+        let other = Destination { protocol: 47, port: None, ..to };
+        assert_eq!(line(other, None, "never"), "protocol 47 192.168.1.1 by: never");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What this binary does on the host, where it is started as a helper and not as `/init`.
 
 mod gate;
+mod names;
 pub mod net_filter;
 mod policy;
 mod refusal;

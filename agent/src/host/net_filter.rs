@@ -36,7 +36,7 @@ pub fn run(rules: &Path) -> io::Result<()> {
     let to_qemu = Mutex::new(qemu.try_clone()?);
     thread::scope(|scope| {
         let answers = scope.spawn(|| {
-            let ended = filter(&mut from_passt, &mut Shared(&to_qemu), entering, &to_qemu);
+            let ended = filter(&mut from_passt, &mut Shared(&to_qemu), |frame| entering(&gate, frame), &to_qemu);
             // The other direction waits in a read that only this ends.
             shut_down(&to_qemu.lock().unwrap_or_else(PoisonError::into_inner));
             ended
@@ -112,7 +112,8 @@ pub(super) fn may_enter(frame: &[u8]) -> bool {
     packet.get(usize::from(packet[0] & 15) * 4 + TCP_FLAGS) != Some(&0)
 }
 
-fn entering(frame: &[u8]) -> Admission {
+fn entering(gate: &Gate, frame: &[u8]) -> Admission {
+    gate.learn(frame);
     if may_enter(frame) { Admission::Pass } else { Admission::Drop }
 }
 
@@ -210,7 +211,8 @@ mod tests {
         .concat();
         let input = [segment(5, 6, 0), sound.clone(), segment(8, 6, 0), segment(15, 6, 0), sound.clone()].concat();
         let mut output = Vec::new();
-        filter(&mut &*input, &mut output, entering, &Mutex::new(Vec::new())).expect("a sound stream");
+        let enter = |frame: &[u8]| if may_enter(frame) { Admission::Pass } else { Admission::Drop };
+        filter(&mut &*input, &mut output, enter, &Mutex::new(Vec::new())).expect("a sound stream");
         assert_eq!(output, [sound.clone(), sound].concat());
     }
 

@@ -4,7 +4,10 @@
 //! The first that decides counts: what no guest may reach, the DNS forwarder, the rules in their order, the host's own networks and private addresses, the
 //! default.
 
+use super::names::{Names, Pattern};
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 const ETHERNET_HEADER: usize = 14;
 const ETHERTYPE: usize = 12;
@@ -19,8 +22,8 @@ const RULES_MAX: usize = 4096;
 
 /// The network between a guest and passt, and where it answers DNS (`docs/vmm.md`).
 const GUEST_NETWORK: Cidr = Cidr { address: u32::from_be_bytes([10, 0, 2, 0]), bits: 24 };
-const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-const DNS_PORT: u16 = 53;
+pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+pub const DNS_PORT: u16 = 53;
 
 /// Of the host alone, or behind no router: loopback, "this host", link-local with the metadata services of clouds.
 const NEVER: [Cidr; 3] = [cidr([127, 0, 0, 0], 8), cidr([0, 0, 0, 0], 8), cidr([169, 254, 0, 0], 16)];
@@ -59,9 +62,21 @@ impl Cidr {
 }
 
 #[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Network(Cidr),
+    Name(Pattern),
+}
+
+impl Target {
+    fn parse(text: &str) -> Option<Target> {
+        if text.contains('/') { Cidr::parse(text).map(Target::Network) } else { Pattern::parse(text).map(Target::Name) }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
 struct Rule {
     allow: bool,
-    to: Cidr,
+    to: Target,
     /// Undefined: any.
     protocol: Option<u8>,
     /// First and last; undefined: any.
@@ -96,7 +111,7 @@ pub enum Verdict<'a> {
 }
 
 impl Policy {
-    /// Lines of `allow|deny CIDR any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR` and `default allow|deny`. `None` when one is not understood.
+    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR` and `default allow|deny`. `None` when one is not understood.
     pub fn parse(text: &str) -> Option<Policy> {
         let mut policy = Policy { rules: Vec::new(), local: Vec::new(), allow_rest: false };
         for line in text.lines() {
@@ -104,9 +119,9 @@ impl Policy {
             match words[..] {
                 ["default", action] => policy.allow_rest = parse_action(action)?,
                 ["local", network] => policy.local.push(Cidr::parse(network)?),
-                [action, network, protocol, ports] => policy.rules.push(Rule {
+                [action, target, protocol, ports] => policy.rules.push(Rule {
                     allow: parse_action(action)?,
-                    to: Cidr::parse(network)?,
+                    to: Target::parse(target)?,
                     protocol: parse_protocol(protocol)?,
                     ports: parse_ports(ports)?,
                     text: line.to_string(),
@@ -118,7 +133,7 @@ impl Policy {
     }
 
     /// What becomes of a frame that the guest sends.
-    pub fn judge(&self, frame: &[u8]) -> Verdict<'_> {
+    pub fn judge(&self, frame: &[u8], names: &Mutex<Names>) -> Verdict<'_> {
         let Some(packet) = frame.get(ETHERNET_HEADER..) else {
             return Verdict::Drop;
         };
@@ -126,14 +141,14 @@ impl Policy {
             ARP => Verdict::Pass,
             // passt serves no IPv6 here, and a VLAN tag would hide what is behind it.
             IPV4 => match destination(packet) {
-                Some(to) => self.decide(to),
+                Some(to) => self.decide(to, names),
                 None => Verdict::Drop,
             },
             _ => Verdict::Drop,
         }
     }
 
-    fn decide(&self, to: Destination) -> Verdict<'_> {
+    fn decide(&self, to: Destination, names: &Mutex<Names>) -> Verdict<'_> {
         let Destination { address, port, .. } = to;
         if address.octets()[0] >= 224 {
             return Verdict::Drop;
@@ -147,10 +162,19 @@ impl Policy {
         if GUEST_NETWORK.holds(address) {
             return Verdict::Refuse(to, "never");
         }
-        if let Some(rule) = self.rules.iter().find(|rule| rule.concerns(to)) {
+        let near = self.local.iter().chain(&PRIVATE).any(|network| network.holds(address));
+        let reaches = |rule: &Rule| match &rule.to {
+            Target::Network(network) => network.holds(address),
+            // Whoever owns a name can let it lead anywhere: not to what is near.
+            Target::Name(_) if rule.allow && near => false,
+            Target::Name(pattern) => {
+                names.lock().unwrap_or_else(PoisonError::into_inner).fits(address, pattern, Instant::now())
+            }
+        };
+        if let Some(rule) = self.rules.iter().find(|rule| rule.concerns(to) && reaches(rule)) {
             return if rule.allow { Verdict::Pass } else { Verdict::Refuse(to, &rule.text) };
         }
-        if self.local.iter().chain(&PRIVATE).any(|network| network.holds(address)) {
+        if near {
             return Verdict::Refuse(to, "private");
         }
         if self.allow_rest { Verdict::Pass } else { Verdict::Refuse(to, "default deny") }
@@ -158,6 +182,7 @@ impl Policy {
 }
 
 impl Rule {
+    /// By protocol and port.
     fn concerns(&self, to: Destination) -> bool {
         let port = match (self.ports, to.port) {
             (None, _) => true,
@@ -165,7 +190,7 @@ impl Rule {
             // A packet that does not tell is none of those that are allowed, and may be one of those that are denied, if it has a port at all.
             (Some(_), None) => !self.allow && has_ports(to.protocol),
         };
-        port && self.to.holds(to.address) && self.protocol.is_none_or(|protocol| protocol == to.protocol)
+        port && self.protocol.is_none_or(|protocol| protocol == to.protocol)
     }
 }
 
@@ -233,7 +258,7 @@ mod tests {
     }
 
     fn reason(policy: &Policy, to: [u8; 4], protocol: u8, port: u16) -> String {
-        match policy.judge(&frame(to, protocol, port)) {
+        match policy.judge(&frame(to, protocol, port), &Mutex::default()) {
             Verdict::Pass => "pass".to_string(),
             Verdict::Drop => "drop".to_string(),
             Verdict::Refuse(_, rule) => rule.to_string(),
@@ -277,14 +302,43 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_by_name_counts_for_what_the_name_was_answered_with_and_never_for_what_is_near() {
+        let rules =
+            policy("deny ads.example.org any *\nallow *.example.org tcp 443\nlocal 203.0.113.0/24\ndefault deny");
+        let names: Mutex<Names> = Mutex::default();
+        let verdict = |to: [u8; 4], port: u16| match rules.judge(&frame(to, TCP, port), &names) {
+            Verdict::Refuse(_, rule) => rule.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(verdict([9, 9, 9, 9], 443), "default deny");
+        for (name, address) in [
+            ("www.example.org", [9, 9, 9, 9]),
+            ("ads.example.org", [9, 9, 9, 8]),
+            ("lan.example.org", [192, 168, 1, 1]),
+            ("own.example.org", [203, 0, 113, 7]),
+            ("loop.example.org", [127, 0, 0, 1]),
+            ("example.org", [9, 9, 9, 7]),
+        ] {
+            names.lock().expect("unpoisoned").learn(&super::super::names::tests::told(name, address), Instant::now());
+        }
+        assert_eq!(verdict([9, 9, 9, 9], 443), "Pass");
+        assert_eq!(verdict([9, 9, 9, 9], 80), "default deny");
+        assert_eq!(verdict([9, 9, 9, 8], 443), "deny ads.example.org any *");
+        assert_eq!(verdict([9, 9, 9, 7], 443), "default deny");
+        assert_eq!(verdict([192, 168, 1, 1], 443), "private");
+        assert_eq!(verdict([203, 0, 113, 7], 443), "private");
+        assert_eq!(verdict([127, 0, 0, 1], 443), "never");
+    }
+
+    #[test]
     fn a_fragment_is_nothing_that_is_allowed_by_its_port() {
         let rules = policy("deny 8.8.8.8/32 tcp 25\nallow 9.9.9.9/32 tcp 443\ndefault deny");
         let mut first = frame([9, 9, 9, 9], TCP, 443);
         first[ETHERNET_HEADER + 6] = 0x20;
-        assert!(matches!(rules.judge(&first), Verdict::Refuse(_, "default deny")));
+        assert!(matches!(rules.judge(&first, &Mutex::default()), Verdict::Refuse(_, "default deny")));
         let mut later = frame([8, 8, 8, 8], TCP, 80);
         later[ETHERNET_HEADER + 7] = 1;
-        assert!(matches!(rules.judge(&later), Verdict::Refuse(_, "deny 8.8.8.8/32 tcp 25")));
+        assert!(matches!(rules.judge(&later, &Mutex::default()), Verdict::Refuse(_, "deny 8.8.8.8/32 tcp 25")));
         // What has no ports is not concerned.
         let mail = policy("deny 0.0.0.0/0 any 25\nallow 9.9.9.9/32 any 1-65535\ndefault allow");
         assert_eq!(reason(&mail, [8, 8, 8, 8], 1, 0), "pass");
@@ -297,16 +351,16 @@ mod tests {
         for ethertype in [0x86dd_u16, 0x8100, 0x88a8, 0x1234] {
             let mut hidden = frame([1, 1, 1, 1], TCP, 80);
             hidden[ETHERTYPE..ETHERNET_HEADER].copy_from_slice(&ethertype.to_be_bytes());
-            assert_eq!(open.judge(&hidden), Verdict::Drop);
+            assert_eq!(open.judge(&hidden, &Mutex::default()), Verdict::Drop);
         }
         for (at, value) in [(0, 0x65), (0, 0x44), (0, 0x4f)] {
             let mut broken = frame([1, 1, 1, 1], TCP, 80);
             broken[ETHERNET_HEADER + at] = value;
-            assert_eq!(open.judge(&broken), Verdict::Drop, "{value:#x}");
+            assert_eq!(open.judge(&broken, &Mutex::default()), Verdict::Drop, "{value:#x}");
         }
         let whole = frame([1, 1, 1, 1], TCP, 80);
         for length in 0..ETHERNET_HEADER + IPV4_HEADER {
-            assert_eq!(open.judge(&whole[..length]), Verdict::Drop);
+            assert_eq!(open.judge(&whole[..length], &Mutex::default()), Verdict::Drop);
         }
     }
 
@@ -315,7 +369,8 @@ mod tests {
         for text in [
             "allow",
             "permit 1.1.1.1/32 any *",
-            "allow 1.1.1.1 any *",
+            "allow 1.1.1.1/ any *",
+            "allow example any *",
             "allow 1.1.1.1/33 any *",
             "allow 1.1.1.1/32 sctp *",
             "allow 1.1.1.1/32 tcp 70000",

@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Error, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 /// As Firecracker is told to call it.
@@ -165,10 +166,11 @@ fn start_relay(rules: &Path) -> io::Result<()> {
     }
 }
 
-fn relay(tap: File, passt: File, gate: &Gate) -> io::Result<()> {
+fn relay(tap: File, passt: File, gate: &Arc<Gate>) -> io::Result<()> {
     let (to_tap, from_passt) = (tap.try_clone()?, passt.try_clone()?);
+    let known = gate.clone();
     let answers = thread::spawn(move || {
-        let ended = deliver(from_passt, to_tap);
+        let ended = deliver(from_passt, to_tap, &known);
         // The other direction waits for the guest, which need not say anything any more.
         // SAFETY: ends this process with all its threads.
         unsafe { libc::_exit(i32::from(ended.is_err())) }
@@ -202,7 +204,7 @@ fn send(mut tap: File, mut passt: File, gate: &Gate) -> io::Result<()> {
 }
 
 /// From passt to the guest.
-fn deliver(mut passt: File, mut tap: File) -> io::Result<()> {
+fn deliver(mut passt: File, mut tap: File, gate: &Gate) -> io::Result<()> {
     let mut buffer = vec![0; FRAME_MAX];
     let mut prefix = [0; PREFIX];
     loop {
@@ -215,6 +217,7 @@ fn deliver(mut passt: File, mut tap: File) -> io::Result<()> {
             return Err(Error::new(io::ErrorKind::InvalidData, "a frame longer than any"));
         };
         passt.read_exact(frame)?;
+        gate.learn(frame);
         if may_enter(frame) {
             // What the tap does not take (it is full, or down, or the frame is longer than its MTU) is lost, as on any wire.
             let _ = tap.write(frame);

@@ -11,7 +11,7 @@ export const netFlag = {
 export const allowFlag = {
   kind: "list",
   placeholder: "RULE",
-  help: "what it may reach besides: 192.168.1.5:5432, 192.168.1.0/24, any:53/udp",
+  help: "what it may reach besides: github.com:443, *.example.org, 192.168.1.5:5432, 192.168.1.0/24",
   parse: (text: string) => parseNetRule("allow", text),
 } as const;
 

@@ -7,7 +7,7 @@ import { vmArgument } from "../vm/shared.ts";
 
 const ruleArgument: Argument = {
   name: "RULE",
-  help: "any, 192.168.1.5, 192.168.1.0/24; with ports :22, :8000-8080; with a protocol /tcp, /udp",
+  help: "any, example.org, *.example.org, 192.168.1.5, 192.168.1.0/24; with ports :22, :8000-8080; with a protocol /tcp, /udp",
   many: true,
 };
 
@@ -16,7 +16,7 @@ export const changeCommand = (action: NetRule["action"], examples: readonly (rea
   defineCommand({
     usage: ["VM RULE...", "--remove VM RULE..."],
     description:
-      "The first rule that fits decides; new ones come before those that are there. At once on a running VM: what is refused from\nnow on is reset, open connections too. No rule leads to this machine's loopback or to link-local addresses.",
+      "The first rule that fits decides; new ones come before those that are there. At once on a running VM: what is refused from\nnow on is reset, open connections too. No rule leads to this machine's loopback or to link-local addresses.\nA name counts for the addresses that this machine's resolver answers with, and never for what is near: allow that by its address.",
     args: [vmArgument, ruleArgument],
     argv: "none",
     flags: { remove: { kind: "switch", help: "take these rules away" } },
