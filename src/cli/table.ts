@@ -104,6 +104,11 @@ export const entries: readonly Entry[] = [
   { name: "vm net allow", summary: "let a VM reach something", load: () => import("./net/allow.ts") },
   { name: "vm net deny", summary: "keep a VM from something", load: () => import("./net/deny.ts") },
   { name: "vm net rules", summary: "what a VM may reach", load: () => import("./net/rules.ts") },
+  {
+    name: "vm net learned",
+    summary: "the smallest policy for what a VM has reached",
+    load: () => import("./net/learned.ts"),
+  },
   { name: "vm net log", summary: "what a VM was refused", load: () => import("./net/log.ts") },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },

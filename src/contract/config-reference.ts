@@ -108,7 +108,7 @@ export const configReference: readonly ConfigKey[] = [
     key: "vm_defaults.network",
     example: 'network = "none"',
     fallback: "user",
-    what: "user: the world, and nothing near; policy: only what is allowed; none: no network card",
+    what: "user: the world, and nothing near; policy: only what is allowed; learn: as user, and it is written down; none: no network card",
   },
   {
     key: "network.dns",

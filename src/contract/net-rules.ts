@@ -20,8 +20,8 @@ const networkOf = (address: string, bits: number): string | undefined => {
 
 const NAME = /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
-/** What a rule is about, as the filter has it. */
-const targetOf = (text: string): string | undefined => {
+/** What a rule is about, as the filter has it; undefined for what none can be about. */
+export const targetOf = (text: string): string | undefined => {
   if (text === "any") return "0.0.0.0/0";
   const [, address = "", bits = "32"] = /^(\d{1,3}(?:\.\d{1,3}){3})(?:\/(\d{1,2}))?$/.exec(text) ?? [];
   if (address !== "") return networkOf(address, Number(bits));

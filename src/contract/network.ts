@@ -1,8 +1,8 @@
 /** A VM's network, as the API speaks of it. */
 import * as z from "zod/mini";
 
-/** user: the world, and nothing near; policy: only what rules allow; none: no network card. */
-export const networkModes = ["user", "none", "policy"] as const;
+/** user: the world, and nothing near; learn: as user, and what it reaches is written down; policy: only what rules allow; none: no network card. */
+export const networkModes = ["user", "none", "policy", "learn"] as const;
 
 const port = z.number().check(z.int(), z.minimum(1), z.maximum(65535));
 

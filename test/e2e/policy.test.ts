@@ -169,7 +169,7 @@ test("rules count at once on a running VM; the latest one first", async () => {
     stdout,
     `deny   ${lan.address}\ndeny   192.0.2.200\nallow  ${lanTarget()}/tcp\nthen: this machine's networks and private addresses are refused, all else is allowed\n`,
   );
-  const wrong = await host.banger("vm", "net", "allow", "box", "example.com");
+  const wrong = await host.banger("vm", "net", "allow", "box", "https://example.org");
   assert.deepEqual([wrong.status, /no network rule/.test(wrong.stderr)], [2, true]);
   const absent = await host.banger("vm", "net", "deny", "--remove", "box", "any:1");
   assert.match(absent.stderr, /has no rule deny any:1[\s\S]*banger vm net rules box/);
@@ -201,9 +201,20 @@ test("`--net policy`: nothing but what is allowed, by address or by name; so in 
   assert.ok(copy);
   await holds(copy);
   assert.deepEqual(await attempt(copy, mirror), ["connected"]);
-  await ok("vm", "delete", copy);
   await ok("daemon", "stop");
   await ok("vm", "sleep", "strict");
   await holds("strict");
   assert.equal((await host.json<Vm>("vm", "show", "strict")).network, "policy");
+  // What a VM that may go anywhere has reached is a policy for one that may not.
+  await ok("vm", "delete", "strict");
+  await ok("vm", "run", "-d", "--name", "learner", "--net", "learn", "--allow", lanTarget());
+  assert.deepEqual(await attempt("learner", mirror, lanTarget(), "192.168.77.1:80"), [
+    "connected",
+    "connected",
+    refused,
+  ]);
+  const learned = (await ok("vm", "net", "learned", "learner")).stdout.trim().split("\n");
+  assert.deepEqual(learned.toSorted(), [`--allow=${mirror}/tcp`, `--allow=${lanTarget()}/tcp`].toSorted());
+  const unasked = await host.banger("vm", "net", "learned", copy);
+  assert.match(unasked.stderr, /does not write down[\s\S]*--net learn/);
 });

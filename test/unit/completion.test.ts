@@ -87,7 +87,7 @@ for (const [shell, ask] of everywhere) {
       ["banger stop bo", ["bold-fox", "box"]],
       ["banger vm stop box bo", ["bold-fox"]],
       ["banger vm run --vc", ["--vcpu"]],
-      ["banger vm run --net ", ["none", "policy", "user"]],
+      ["banger vm run --net ", ["learn", "none", "policy", "user"]],
       ["banger vm run --image debian-bookworm-", ["debian-bookworm-slim"]],
       ["banger kernel pull debian-bookworm-c", ["debian-bookworm-cloud"]],
       ["banger vm kill -s QU", ["QUIT"]],

@@ -61,8 +61,12 @@ impl Gate {
         match policy.judge(frame, &self.names) {
             Verdict::Pass => Admission::Pass,
             Verdict::Drop => Admission::Drop,
+            Verdict::Learn(to, named) => {
+                self.tell(to, || passed(to, self.name_of(to).filter(|_| named).as_deref()));
+                Admission::Pass
+            }
             Verdict::Refuse(to, rule) => {
-                self.tell(to, rule);
+                self.tell(to, || refused(to, self.name_of(to).as_deref(), rule));
                 refusal::answer(frame).map_or(Admission::Drop, Admission::Answer)
             }
         }
@@ -75,7 +79,8 @@ impl Gate {
         }
     }
 
-    fn tell(&self, to: Destination, rule: &str) {
+    /// Each destination once.
+    fn tell(&self, to: Destination, line: impl FnOnce() -> String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.lines >= LINES_MAX || told.destinations.contains(&to) {
             return;
@@ -86,9 +91,9 @@ impl Gate {
         told.destinations.insert(to);
         told.lines += 1;
         // On a full disk a line is lost, not the network.
-        let _ = writeln!(io::stderr(), "refused {}", line(to, self.name_of(to).as_deref(), rule));
+        let _ = writeln!(io::stderr(), "{}", line());
         if told.lines == LINES_MAX {
-            let _ = writeln!(io::stderr(), "refused more, which is not written down");
+            let _ = writeln!(io::stderr(), "refused more, or let through, which is not written down");
         }
     }
 
@@ -116,7 +121,15 @@ impl Gate {
     }
 }
 
-fn line(to: Destination, name: Option<&str>, rule: &str) -> String {
+fn refused(to: Destination, name: Option<&str>, rule: &str) -> String {
+    format!("refused {} by: {rule}", described(to, name))
+}
+
+fn passed(to: Destination, name: Option<&str>) -> String {
+    format!("passed {}", described(to, name))
+}
+
+fn described(to: Destination, name: Option<&str>) -> String {
     let protocol = match to.protocol {
         TCP => "tcp".to_string(),
         UDP => "udp".to_string(),
@@ -125,7 +138,7 @@ fn line(to: Destination, name: Option<&str>, rule: &str) -> String {
     };
     let port = to.port.map_or(String::new(), |port| format!(":{port}"));
     let name = name.map_or(String::new(), |name| format!(" {name}"));
-    format!("{protocol} {}{port}{name} by: {rule}", to.address)
+    format!("{protocol} {}{port}{name}", to.address)
 }
 
 fn read(path: &Path) -> io::Result<Policy> {
@@ -153,10 +166,11 @@ mod tests {
     #[test]
     fn a_refusal_is_one_line() {
         let to = Destination { address: Ipv4Addr::new(192, 168, 1, 1), protocol: TCP, port: Some(80) };
-        assert_eq!(line(to, None, "private"), "tcp 192.168.1.1:80 by: private");
-        assert_eq!(line(to, Some("a.lan"), "private"), "tcp 192.168.1.1:80 a.lan by: private");
+        assert_eq!(refused(to, None, "private"), "refused tcp 192.168.1.1:80 by: private");
+        assert_eq!(refused(to, Some("a.lan"), "private"), "refused tcp 192.168.1.1:80 a.lan by: private");
+        assert_eq!(passed(to, Some("a.lan")), "passed tcp 192.168.1.1:80 a.lan");
         let other = Destination { protocol: 47, port: None, ..to };
-        assert_eq!(line(other, None, "never"), "protocol 47 192.168.1.1 by: never");
+        assert_eq!(refused(other, None, "never"), "refused protocol 47 192.168.1.1 by: never");
     }
 
     #[test]

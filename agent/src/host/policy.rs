@@ -91,6 +91,8 @@ pub struct Policy {
     /// Networks that the host is on.
     local: Vec<Cidr>,
     allow_rest: bool,
+    /// What passes is told.
+    learn: bool,
 }
 
 /// Where a packet goes to, and what that takes apart.
@@ -105,19 +107,22 @@ pub struct Destination {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     Pass,
+    /// Passes, and is to be written down: by its name too, where a rule by name would count for it.
+    Learn(Destination, bool),
     /// Nothing that deserves an answer.
     Drop,
     Refuse(Destination, &'a str),
 }
 
 impl Policy {
-    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR` and `default allow|deny`. `None` when one is not understood.
+    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR`, `default allow|deny` and `learn`. `None` when one is not understood.
     pub fn parse(text: &str) -> Option<Policy> {
-        let mut policy = Policy { rules: Vec::new(), local: Vec::new(), allow_rest: false };
+        let mut policy = Policy { rules: Vec::new(), local: Vec::new(), allow_rest: false, learn: false };
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["default", action] => policy.allow_rest = parse_action(action)?,
+                ["learn"] => policy.learn = true,
                 ["local", network] => policy.local.push(Cidr::parse(network)?),
                 [action, target, protocol, ports] => policy.rules.push(Rule {
                     allow: parse_action(action)?,
@@ -171,13 +176,14 @@ impl Policy {
                 names.lock().unwrap_or_else(PoisonError::into_inner).fits(address, pattern, Instant::now())
             }
         };
-        if let Some(rule) = self.rules.iter().find(|rule| rule.concerns(to) && reaches(rule)) {
-            return if rule.allow { Verdict::Pass } else { Verdict::Refuse(to, &rule.text) };
+        let rule = self.rules.iter().find(|rule| rule.concerns(to) && reaches(rule));
+        match rule {
+            Some(Rule { allow: false, text, .. }) => Verdict::Refuse(to, text),
+            None if near => Verdict::Refuse(to, "private"),
+            None if !self.allow_rest => Verdict::Refuse(to, "default deny"),
+            _ if self.learn => Verdict::Learn(to, !near),
+            _ => Verdict::Pass,
         }
-        if near {
-            return Verdict::Refuse(to, "private");
-        }
-        if self.allow_rest { Verdict::Pass } else { Verdict::Refuse(to, "default deny") }
     }
 }
 
@@ -260,6 +266,7 @@ mod tests {
     fn reason(policy: &Policy, to: [u8; 4], protocol: u8, port: u16) -> String {
         match policy.judge(&frame(to, protocol, port), &Mutex::default()) {
             Verdict::Pass => "pass".to_string(),
+            Verdict::Learn(_, named) => format!("learn {named}"),
             Verdict::Drop => "drop".to_string(),
             Verdict::Refuse(_, rule) => rule.to_string(),
         }
@@ -328,6 +335,16 @@ mod tests {
         assert_eq!(verdict([192, 168, 1, 1], 443), "private");
         assert_eq!(verdict([203, 0, 113, 7], 443), "private");
         assert_eq!(verdict([127, 0, 0, 1], 443), "never");
+    }
+
+    #[test]
+    fn what_passes_is_told_where_it_is_asked_for() {
+        let learning = policy("allow 192.168.1.5/32 tcp 80\nallow 8.8.8.8/32 any *\ndefault allow\nlearn");
+        assert_eq!(reason(&learning, [9, 9, 9, 9], TCP, 443), "learn true");
+        assert_eq!(reason(&learning, [8, 8, 8, 8], TCP, 443), "learn true");
+        assert_eq!(reason(&learning, [192, 168, 1, 5], TCP, 80), "learn false");
+        assert_eq!(reason(&learning, [192, 168, 1, 5], TCP, 81), "private");
+        assert_eq!(reason(&learning, [10, 0, 2, 3], UDP, 53), "pass");
     }
 
     #[test]

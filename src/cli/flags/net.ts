@@ -3,9 +3,9 @@ import { oneOf } from "./values.ts";
 
 export const netFlag = {
   kind: "value",
-  placeholder: "user|policy|none",
-  help: "user: the world, and nothing near; policy: only what is allowed; none: no network card",
-  parse: oneOf("network", ["user", "policy", "none"]),
+  placeholder: "user|policy|learn|none",
+  help: "user: the world, and nothing near; policy: only what is allowed; learn: as user, for vm net learned; none: no network card",
+  parse: oneOf("network", ["user", "policy", "learn", "none"]),
 } as const;
 
 export const allowFlag = {

@@ -7,6 +7,7 @@ import { vmArgument } from "../vm/shared.ts";
 const rest = {
   user: "then: this machine's networks and private addresses are refused, all else is allowed",
   policy: "then: all is refused",
+  learn: "then: this machine's networks and private addresses are refused, all else is allowed and written down",
   none: "it has no network card",
 } as const;
 

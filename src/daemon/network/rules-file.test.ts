@@ -15,6 +15,7 @@ test("rules are written as the filter reads them, each network of the host once"
     "deny 0.0.0.0/0 tcp 25-25\nallow 192.168.1.0/24 any *\nlocal 192.0.2.0/24\nlocal 192.0.2.2/32\ndefault allow";
   assert.equal(rulesText("user", rules, near), text);
   assert.equal(rulesText("policy", [], []), "default deny");
+  assert.equal(rulesText("learn", [], []), "default allow\nlearn");
 });
 
 test("of many changes at once the last one is what counts in the end", async () => {

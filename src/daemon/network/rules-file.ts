@@ -8,12 +8,17 @@ import { localNetworks } from "../../host/local-networks.ts";
 const ruleLine = ({ action, to, proto, ports }: NetRule): string =>
   `${action} ${to} ${proto} ${ports ? `${ports[0]}-${ports[1]}` : "*"}`;
 
+/** Whether the network of a VM is not what it should be where nothing heeds rules. */
+export const needsFilter = (network: Vm["network"], rules: readonly NetRule[]): boolean =>
+  network === "policy" || network === "learn" || rules.length > 0;
+
 /** @param near networks as `ADDRESS/BITS` */
 export const rulesText = (network: Vm["network"], rules: readonly NetRule[], near: readonly string[]): string =>
   [
     ...rules.map(ruleLine),
     ...[...new Set(near.map((each) => parseNetRule("deny", each).to))].map((to) => `local ${to}`),
     `default ${network === "policy" ? "deny" : "allow"}`,
+    ...(network === "learn" ? ["learn"] : []),
   ].join("\n");
 
 /** @param rules as they are now. Asked again after each writing: of two who write at once, the later one leaves what counts. */

@@ -5,6 +5,7 @@ import type { MachineSpec } from "../../vmm/driver.ts";
 import type { BootImage, ImageService } from "../images/service.ts";
 import type { BootKernel, KernelService } from "../kernels/service.ts";
 import type { VmRow } from "../store/vms.ts";
+import { needsFilter } from "../network/rules-file.ts";
 
 /** What decides which machine a VM gets. */
 export type Shape = Pick<VmRow, "image" | "kernel" | "vcpu" | "memory" | "diskSize" | "network" | "nested">;
@@ -59,7 +60,7 @@ export const planMachine = async (
       nic:
         shape.network === "none"
           ? undefined
-          : { mac, rules: files.networkRules, enforce: shape.network === "policy" || rules.length > 0 },
+          : { mac, rules: files.networkRules, enforce: needsFilter(shape.network, rules) },
       sockets: vmSockets(id),
       log: files.vmmLog,
       networkLog: files.networkLog,

@@ -29,6 +29,7 @@ import type { BootServices } from "./services.ts";
 import { newAddress } from "../network/address.ts";
 import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
 import { changeRules, checkRules } from "../network/rules.ts";
+import { needsFilter } from "../network/rules-file.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -240,7 +241,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     for (const port of request.publish ?? []) recordOf(port);
     const rules = checkRules(request.rules ?? []);
     const { accel, network, noNested } = await services.driver.host();
-    if (wanted.network === "policy" || rules.length > 0) requireFilter(network);
+    if (needsFilter(wanted.network, rules)) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
     const asked = request.diskSize !== undefined && !copied;
