@@ -19,6 +19,13 @@ export const netRuleSchema = z.strictObject({
 });
 export type NetRule = z.infer<typeof netRuleSchema>;
 
+/** A network of VMs that reach one another by `NAME.vm`. */
+export const teamSchema = z.strictObject({
+  name: z.string(),
+  /** Of the VM there: IPv4. */
+  address: z.string(),
+});
+
 /** `add` come before those that are there, in their order; `remove` are taken away. */
 export const netRequestSchema = z.strictObject({
   add: z.optional(z.array(netRuleSchema)),

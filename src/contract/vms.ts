@@ -2,7 +2,7 @@
 import * as z from "zod/mini";
 import { dockerConfigSchema } from "./images.ts";
 import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
-import { netRuleSchema, networkModes } from "./network.ts";
+import { netRuleSchema, networkModes, teamSchema } from "./network.ts";
 import { publishedSchema, publishSchema } from "./published.ts";
 
 export type VmState = (typeof vmStates)[number];
@@ -31,6 +31,8 @@ export const createVmSchema = z.strictObject({
   labels: z.optional(z.record(labelKey, labelValue)),
   /** Of its network; the first that fits decides. */
   rules: z.optional(z.array(netRuleSchema)),
+  /** Reaches the other VMs of this team, and they it. */
+  team: z.optional(z.string()),
   /** Ports of the guest that are reached on the host. */
   publish: z.optional(z.array(publishSchema)),
   /** Also whatever comes to listen in the guest. */
@@ -129,6 +131,7 @@ export const vmSchema = z.object({
   published: z.array(publishedSchema),
   /** Of its network, in their order. */
   rules: z.array(netRuleSchema),
+  team: z.optional(teamSchema),
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: z.boolean(),
   /** The repository that was brought in last: where shells and commands begin. */

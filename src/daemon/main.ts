@@ -21,6 +21,7 @@ import { releaseLocks, takeLock } from "./lock.ts";
 import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
 import { hostServices } from "./network/host-services.ts";
+import { networkOf } from "./network/team.ts";
 import { openSettings } from "./settings.ts";
 import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
@@ -95,7 +96,9 @@ const serve = async (): Promise<void> => {
   const driver = driverOf();
   await cleanStaging(driver(settings.latest));
   const operations = operationRegistry(log);
+  const store = vmStore(database);
   const services: BootServices = {
+    networkOf: (row) => networkOf(row, store.all),
     images,
     kernels,
     ssh,
@@ -118,7 +121,7 @@ const serve = async (): Promise<void> => {
     },
   };
   const templates = templateService(services, () => settings.latest.templates);
-  const vms = vmService(vmStore(database), services, async () => (await settings.current()).vmDefaults);
+  const vms = vmService(store, services, async () => (await settings.current()).vmDefaults);
 
   const offers = hostServices(log, vms);
 

@@ -98,6 +98,8 @@ export const vmSockets = (id: string) => {
     agent: join(folder, "agent.sock"),
     control: join(folder, "qmp.sock"),
     console: join(folder, "console.sock"),
+    /** Where the filter before its network takes what others of its team send. */
+    team: join(folder, "team.sock"),
   };
 };
 

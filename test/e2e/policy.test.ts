@@ -218,3 +218,43 @@ test("`--net policy`: nothing but what is allowed, by address or by name; so in 
   const unasked = await host.banger("vm", "net", "learned", copy);
   assert.match(unasked.stderr, /does not write down[\s\S]*--net learn/);
 });
+
+const serve = `
+use IO::Socket::INET;
+my $server = IO::Socket::INET->new(LocalPort => 7000, Listen => 5, ReuseAddr => 1) or die;
+exit if fork; close STDOUT; close STDERR;
+while (my $c = $server->accept) { print $c chr(65 + $_ % 26) x 65536 for 0 .. 127; shutdown $c, 1; 1 while sysread $c, my $b, 65536; close $c }`;
+const fetch = String.raw`
+use IO::Socket::INET;
+my $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], Timeout => 60) or die "$!";
+my ($n, $bad) = (0, 0);
+while (sysread $s, my $b, 65536) { for my $at (0, length($b) - 1) { $bad++ if substr($b, $at, 1) ne chr(65 + int(($n + $at) / 65536) % 26) } $n += length $b }
+print "$n $bad from ", $s->peerhost, "\n";`;
+
+test("VMs of a team reach one another by name, and no others; a name goes with its VM", async () => {
+  for (const name of ["strict", "learner"]) await host.banger("vm", "delete", name);
+  await ok("vm", "run", "-d", "--name", "a", "--net", "policy", "--team", "web");
+  await Promise.all([
+    ok("vm", "run", "-d", "--name", "b", "--team", "web"),
+    ok("vm", "run", "-d", "--name", "c", "--team", "db"),
+  ]);
+  const { team } = await host.json<Vm>("vm", "show", "b");
+  assert.ok(team);
+  await ok("vm", "exec", "b", "--", "perl", "-e", serve);
+  const fetched = await ok("vm", "exec", "a", "--", "perl", "-e", fetch, "b.vm:7000");
+  assert.equal(fetched.stdout, `${128 * 65_536} 0 from ${team.address}\n`);
+  assert.deepEqual(await attempt("a", "b.vm:7001", "192.168.77.1:80", "10.0.3.200:1"), [refused, refused, refused]);
+  assert.deepEqual(await attempt("c", `${team.address}:7000`), [refused]);
+  const lookUp = async (name: string) => (await host.banger("vm", "exec", "c", "--", "getent", "hosts", name)).status;
+  assert.deepEqual([await lookUp("b.vm"), await lookUp("c.vm")], [2, 0]);
+  await ok("vm", "net", "deny", "a", team.address);
+  while ((await attempt("a", "b.vm:7000"))[0] !== refused);
+  await ok("vm", "net", "deny", "--remove", "a", team.address);
+  while ((await attempt("a", "b.vm:7000"))[0] !== "connected");
+  await ok("vm", "stop", "b");
+  assert.deepEqual(await attempt("a", "b.vm:7000"), [refused]);
+  await ok("vm", "delete", "b");
+  while ((await host.banger("vm", "exec", "a", "--", "getent", "hosts", "b.vm")).status === 0);
+  const none = await host.banger("vm", "create", "--net", "none", "--team", "web");
+  assert.match(none.stderr, /in no team[\s\S]*leave out --team/);
+});

@@ -34,6 +34,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   address: "127.64.0.1",
   published: [],
   rules: [],
+  team: undefined,
   autoPublish: false,
   workspace: undefined,
   epoch: 1,

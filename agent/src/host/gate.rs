@@ -3,6 +3,7 @@
 use super::names::{Names, told_by};
 use super::policy::{Destination, Policy, TCP, UDP, Verdict};
 use super::refusal;
+use super::team::{Deliver, Wire};
 use crate::sys::{check, own};
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -38,16 +39,21 @@ pub struct Gate {
     policy: RwLock<Policy>,
     names: Mutex<Names>,
     told: Mutex<Told>,
+    /// To the peers of a team.
+    wire: Option<Wire>,
 }
 
 impl Gate {
-    /// Reads the rules, and goes on reading them when they change.
-    pub fn open(path: &Path) -> io::Result<Arc<Gate>> {
+    /// Reads the rules, and goes on reading them when they change. `deliver` gives the guest what comes from its team.
+    pub fn open(path: &Path, deliver: Arc<Deliver>) -> io::Result<Arc<Gate>> {
         // Watched first, so that no change is missed.
         let changes = watch(path)?;
+        let policy = read(path)?;
+        let wire = Wire::open(&policy.team, deliver)?;
         let gate = Arc::new(Gate {
             path: path.to_path_buf(),
-            policy: RwLock::new(read(path)?),
+            policy: RwLock::new(policy),
+            wire,
             names: Mutex::default(),
             told: Mutex::default(),
         });
@@ -59,7 +65,13 @@ impl Gate {
     pub fn admit(&self, frame: &[u8]) -> Admission {
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
         match policy.judge(frame, &self.names) {
-            Verdict::Pass => Admission::Pass,
+            Verdict::Pass => policy.team.answer(frame).map_or(Admission::Pass, Admission::Answer),
+            Verdict::Team => {
+                if let Some(wire) = &self.wire {
+                    wire.send(&policy.team, frame);
+                }
+                Admission::Drop
+            }
             Verdict::Drop => Admission::Drop,
             Verdict::Learn(to, named) => {
                 self.tell(to, || passed(to, self.name_of(to).filter(|_| named).as_deref()));
@@ -179,7 +191,7 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("rules");
         fs::write(&path, "default deny").expect("rules");
-        let gate = Gate::open(&path).expect("a gate");
+        let gate = Gate::open(&path, Arc::new(|_: &[u8]| ())).expect("a gate");
         let mut frame = vec![0; 12];
         frame.extend([
             8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 2, 15, 8, 8, 8, 8, 1, 0, 0, 53, 0, 8, 0, 0,

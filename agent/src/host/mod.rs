@@ -7,5 +7,6 @@ mod policy;
 mod refusal;
 pub mod save_memory;
 pub mod tap;
+mod team;
 pub mod traceable;
 pub mod tsc;

@@ -124,16 +124,35 @@ pub fn told_by(frame: &[u8]) -> Option<Answer> {
 
 /// What a UDP datagram from the DNS forwarder says.
 fn message(frame: &[u8]) -> Option<&[u8]> {
+    datagram(frame, 12, 0)
+}
+
+/// The message of a whole UDP datagram whose address in its IPv4 header at `address`, and port in its UDP header at `port`, are the DNS forwarder's.
+fn datagram(frame: &[u8], address: usize, port: usize) -> Option<&[u8]> {
     let packet = frame.get(ETHERNET_HEADER..)?;
     if frame[12..ETHERNET_HEADER] != [8, 0] {
         return None;
     }
     let header = header_length(packet)?;
     let whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
-    let from = Ipv4Addr::from(*packet[12..].first_chunk::<4>()?);
+    let who = Ipv4Addr::from(*packet[address..].first_chunk::<4>()?);
     let datagram = &packet[header..];
-    let port = datagram.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes));
-    (whole && packet[9] == UDP && from == DNS && port == Some(DNS_PORT)).then(|| datagram.get(UDP_HEADER..))?
+    let number = datagram.get(port..)?.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes));
+    (whole && packet[9] == UDP && who == DNS && number == Some(DNS_PORT)).then(|| datagram.get(UDP_HEADER..))?
+}
+
+/// A question of the guest's to the DNS forwarder: the message up to its end, the name in small letters, and whether an address is asked for.
+pub fn question_in(frame: &[u8]) -> Option<(&[u8], String, bool)> {
+    let message = datagram(frame, 16, 2)?;
+    let header = message.first_chunk::<DNS_HEADER>()?;
+    // No answer, of the common kind, with one question.
+    if header[2] & 0xf8 != 0 || header[4..6] != [0, 1] {
+        return None;
+    }
+    let mut at = DNS_HEADER;
+    let name = read_name(message, &mut at)?;
+    let (kind, class) = (read_u16(message, &mut at)?, read_u16(message, &mut at)?);
+    (class == INTERNET).then(|| (&message[..at], name, kind == A))
 }
 
 /// The name that was asked for, and the addresses that its own records or its aliases lead to. `None` for all but a good answer to one question for addresses.

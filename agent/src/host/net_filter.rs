@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// Length prefix of a frame, in bytes.
@@ -28,12 +28,14 @@ const TCP_FLAGS: usize = 13;
 
 /// Relays until one side ends. `rules`: the file of the policy.
 pub fn run(rules: &Path) -> io::Result<()> {
-    let gate = Gate::open(rules)?;
     // SAFETY: both were given to this process to own.
     let (mut qemu, mut passt) = unsafe { (File::from_raw_fd(0), File::from_raw_fd(1)) };
     let mut from_passt = passt.try_clone()?;
-    // Whole frames go to QEMU from both threads.
-    let to_qemu = Mutex::new(qemu.try_clone()?);
+    // Whole frames go to QEMU from all threads.
+    let to_qemu = Arc::new(Mutex::new(qemu.try_clone()?));
+    let of_team = to_qemu.clone();
+    // A guest that is gone ends the other threads, and this process with them.
+    let gate = Gate::open(rules, Arc::new(move |frame: &[u8]| drop(write_frame(&of_team, frame))))?;
     thread::scope(|scope| {
         let answers = scope.spawn(|| {
             let ended = filter(&mut from_passt, &mut Shared(&to_qemu), |frame| entering(&gate, frame), &to_qemu);
@@ -88,11 +90,7 @@ fn filter(
                     allowed += end - at;
                 }
                 Admission::Drop => {}
-                Admission::Answer(frame) => {
-                    let prefix = (frame.len() as u32).to_be_bytes();
-                    let mut guest = back.lock().unwrap_or_else(PoisonError::into_inner);
-                    guest.write_all(&[&prefix[..], &frame].concat())?;
-                }
+                Admission::Answer(frame) => write_frame(back, &frame)?,
             }
             at = end;
         }
@@ -100,6 +98,11 @@ fn filter(
         buffer.copy_within(whole..filled, 0);
         filled -= whole;
     }
+}
+
+fn write_frame(to: &Mutex<impl Write>, frame: &[u8]) -> io::Result<()> {
+    let prefix = (frame.len() as u32).to_be_bytes();
+    to.lock().unwrap_or_else(PoisonError::into_inner).write_all(&[&prefix[..], frame].concat())
 }
 
 /// All but TCP segments without any flag, as passt sends them to tell of its window. Linux drops them, but where the guest translates

@@ -5,6 +5,7 @@
 //! default.
 
 use super::names::{Names, Pattern};
+use super::team::Membership;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -93,6 +94,7 @@ pub struct Policy {
     allow_rest: bool,
     /// What passes is told.
     learn: bool,
+    pub team: Membership,
 }
 
 /// Where a packet goes to, and what that takes apart.
@@ -109,21 +111,30 @@ pub enum Verdict<'a> {
     Pass,
     /// Passes, and is to be written down: by its name too, where a rule by name would count for it.
     Learn(Destination, bool),
+    /// Is a peer's of its team.
+    Team,
     /// Nothing that deserves an answer.
     Drop,
     Refuse(Destination, &'a str),
 }
 
 impl Policy {
-    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR`, `default allow|deny` and `learn`. `None` when one is not understood.
+    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR`, `default allow|deny`, `learn`, and those of a team. `None` when one is not understood.
     pub fn parse(text: &str) -> Option<Policy> {
-        let mut policy = Policy { rules: Vec::new(), local: Vec::new(), allow_rest: false, learn: false };
+        let mut policy = Policy {
+            rules: Vec::new(),
+            local: Vec::new(),
+            allow_rest: false,
+            learn: false,
+            team: Membership::default(),
+        };
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["default", action] => policy.allow_rest = parse_action(action)?,
                 ["learn"] => policy.learn = true,
                 ["local", network] => policy.local.push(Cidr::parse(network)?),
+                ["team" | "peer", ..] => policy.team.add(line)?,
                 [action, target, protocol, ports] => policy.rules.push(Rule {
                     allow: parse_action(action)?,
                     to: Target::parse(target)?,
@@ -179,6 +190,7 @@ impl Policy {
         let rule = self.rules.iter().find(|rule| rule.concerns(to) && reaches(rule));
         match rule {
             Some(Rule { allow: false, text, .. }) => Verdict::Refuse(to, text),
+            _ if self.team.holds(address) => Verdict::Team,
             None if near => Verdict::Refuse(to, "private"),
             None if !self.allow_rest => Verdict::Refuse(to, "default deny"),
             _ if self.learn => Verdict::Learn(to, !near),
@@ -267,6 +279,7 @@ mod tests {
         match policy.judge(&frame(to, protocol, port), &Mutex::default()) {
             Verdict::Pass => "pass".to_string(),
             Verdict::Learn(_, named) => format!("learn {named}"),
+            Verdict::Team => "team".to_string(),
             Verdict::Drop => "drop".to_string(),
             Verdict::Refuse(_, rule) => rule.to_string(),
         }
@@ -335,6 +348,16 @@ mod tests {
         assert_eq!(verdict([192, 168, 1, 1], 443), "private");
         assert_eq!(verdict([203, 0, 113, 7], 443), "private");
         assert_eq!(verdict([127, 0, 0, 1], 443), "never");
+    }
+
+    #[test]
+    fn a_peer_is_reached_in_a_team_only_unless_a_rule_denies_it() {
+        let lines = "deny 10.0.3.8/32 any *\nallow 10.0.0.0/8 any *\ndefault deny";
+        assert_eq!(reason(&policy(lines), [10, 0, 3, 9], TCP, 80), "pass");
+        let member = policy(&format!("{lines}\nteam 10.0.3.2 02:00:00:00:00:01 /run/a socket\npeer b 10.0.3.9 /run/b"));
+        assert_eq!(reason(&member, [10, 0, 3, 9], TCP, 80), "team");
+        assert_eq!(reason(&member, [10, 0, 3, 8], TCP, 80), "deny 10.0.3.8/32 any *");
+        assert_eq!(reason(&member, [10, 0, 4, 9], TCP, 80), "pass");
     }
 
     #[test]

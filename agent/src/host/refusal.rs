@@ -1,11 +1,12 @@
 //! What a guest is told of a packet that goes nowhere, so that its program knows at once: a reset of a TCP connection, "administratively prohibited" of
 //! everything else.
 
-use super::policy::{TCP, header_length};
+use super::policy::{TCP, UDP, header_length};
 
 const ETHERNET_HEADER: usize = 14;
 const IPV4_HEADER: usize = 20;
 const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
 const ICMP: u8 = 1;
 const ICMP_HEADER: usize = 8;
 const UNREACHABLE: u8 = 3;
@@ -39,6 +40,23 @@ pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     answer.extend(&frame[12..ETHERNET_HEADER]);
     answer.extend(ip_header(packet, protocol, reply.len()));
     answer.extend(reply);
+    Some(answer)
+}
+
+/// The frame of a UDP datagram that answers that of `frame`.
+pub fn datagram_back(frame: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    let packet = frame.get(ETHERNET_HEADER..)?;
+    let ports = packet.get(header_length(packet)?..)?.first_chunk::<4>()?;
+    let length = UDP_HEADER + message.len();
+    let mut answer = frame[6..12].to_vec();
+    answer.extend(&frame[..6]);
+    answer.extend(&frame[12..ETHERNET_HEADER]);
+    answer.extend(ip_header(packet, UDP, length));
+    answer.extend([ports[2], ports[3], ports[0], ports[1]]);
+    answer.extend((length as u16).to_be_bytes());
+    // Without a checksum, as IPv4 allows.
+    answer.extend([0, 0]);
+    answer.extend(message);
     Some(answer)
 }
 
@@ -94,7 +112,7 @@ fn prohibited(beginning: &[u8]) -> Vec<u8> {
 }
 
 /// Of the Internet (RFC 1071); each part but the last has an even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for part in parts {
         for pair in part.chunks(2) {

@@ -154,7 +154,7 @@ fn start_relay(rules: &Path) -> io::Result<()> {
                     libc::_exit(0);
                 }
             }
-            let ended = Gate::open(rules).and_then(|gate| relay(tap, passt, &gate));
+            let ended = open_gate(rules, &tap).and_then(|gate| relay(tap, passt, &gate));
             if let Err(error) = ended {
                 eprintln!("banger-vsock-agent: network relay: {error}");
             }
@@ -164,6 +164,12 @@ fn start_relay(rules: &Path) -> io::Result<()> {
         // Both are closed here: passt must see the end of its socket when the relay ends.
         _ => Ok(()),
     }
+}
+
+fn open_gate(rules: &Path, tap: &File) -> io::Result<Arc<Gate>> {
+    let of_team = tap.try_clone()?;
+    // As in `deliver`: what the tap does not take is lost.
+    Gate::open(rules, Arc::new(move |frame: &[u8]| drop((&of_team).write(frame))))
 }
 
 fn relay(tap: File, passt: File, gate: &Arc<Gate>) -> io::Result<()> {

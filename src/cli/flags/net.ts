@@ -1,4 +1,5 @@
 import { parseNetRule } from "../../contract/net-rules.ts";
+import { checkName } from "../../contract/names.ts";
 import { oneOf } from "./values.ts";
 
 export const netFlag = {
@@ -20,4 +21,14 @@ export const denyFlag = {
   placeholder: "RULE",
   help: "what it may not reach; looked at before what is allowed",
   parse: (text: string) => parseNetRule("deny", text),
+} as const;
+
+export const teamFlag = {
+  kind: "value",
+  placeholder: "NAME",
+  help: "reach the other VMs of this team by NAME.vm, and be reached by them",
+  parse: (name: string) => {
+    checkName(name, "team name");
+    return name;
+  },
 } as const;

@@ -14,7 +14,7 @@ import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { nestedFlag } from "../flags/nested.ts";
-import { allowFlag, denyFlag, netFlag } from "../flags/net.ts";
+import { allowFlag, denyFlag, netFlag, teamFlag } from "../flags/net.ts";
 import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
@@ -42,6 +42,7 @@ export const shapeFlags = {
   net: netFlag,
   allow: allowFlag,
   deny: denyFlag,
+  team: teamFlag,
   publish: publishFlag,
   "auto-publish": autoPublishFlag,
   nested: nestedFlag,
@@ -72,6 +73,7 @@ export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => 
       network,
       nested,
       rules,
+      team: values.team,
       publish,
       autoPublish,
       labels,

@@ -49,6 +49,7 @@ export const command = defineCommand({
         `${formatSize(found.diskSize)}${found.diskUsed === undefined ? "" : `, ${formatSize(found.diskUsed)} used`}`,
       ],
       ["network", withNext(found.network, found.next?.network, String)],
+      ["team", found.team && `${found.team.name}, ${found.team.address}`],
       ["address", found.address],
       ...found.published.map((port) => ["published", published(port)] as const),
       ["nested", found.nested ? "its guest can run VMs with KVM" : undefined],

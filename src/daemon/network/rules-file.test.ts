@@ -13,9 +13,9 @@ test("rules are written as the filter reads them, each network of the host once"
   const near = ["192.0.2.2/24", "192.0.2.0/24", "192.0.2.2/32"];
   const text =
     "deny 0.0.0.0/0 tcp 25-25\nallow 192.168.1.0/24 any *\nlocal 192.0.2.0/24\nlocal 192.0.2.2/32\ndefault allow";
-  assert.equal(rulesText("user", rules, near), text);
-  assert.equal(rulesText("policy", [], []), "default deny");
-  assert.equal(rulesText("learn", [], []), "default allow\nlearn");
+  assert.equal(rulesText({ network: "user", rules, team: [] }, near), text);
+  assert.equal(rulesText({ network: "policy", rules: [], team: [] }, []), "default deny");
+  assert.equal(rulesText({ network: "learn", rules: [], team: ["team x"] }, []), "default allow\nlearn\nteam x");
 });
 
 test("of many changes at once the last one is what counts in the end", async () => {
@@ -26,7 +26,7 @@ test("of many changes at once the last one is what counts in the end", async () 
     const writes: Promise<void>[] = [];
     for (let port = 1; port <= 50; port++) {
       rules = [parseNetRule("deny", `any:${port}`), ...rules];
-      writes.push(writeRules(path, "user", () => rules));
+      writes.push(writeRules(path, () => ({ network: "user", rules, team: [] })));
     }
     await Promise.all(writes);
     assert.equal((await readFile(path, "utf8")).split("\n").filter((line) => line.startsWith("deny")).length, 50);

@@ -1,34 +1,37 @@
 /** The file of a VM's network rules, which the filter before its network reads, and reads again when it is replaced (agent/src/host/policy.rs). */
 import type { NetRule } from "../../contract/network.ts";
 import { parseNetRule } from "../../contract/net-rules.ts";
-import type { Vm } from "../../contract/vms.ts";
 import { writeFileWhole } from "../../host/files.ts";
 import { localNetworks } from "../../host/local-networks.ts";
+import type { VmRow } from "../store/vms.ts";
 
 const ruleLine = ({ action, to, proto, ports }: NetRule): string =>
   `${action} ${to} ${proto} ${ports ? `${ports[0]}-${ports[1]}` : "*"}`;
 
+/** What a VM's filter is told. */
+export type NetworkRules = Pick<VmRow, "network" | "rules"> & {
+  /** Lines of its team (`team.ts`). */
+  team: readonly string[];
+};
+
 /** Whether the network of a VM is not what it should be where nothing heeds rules. */
-export const needsFilter = (network: Vm["network"], rules: readonly NetRule[]): boolean =>
-  network === "policy" || network === "learn" || rules.length > 0;
+export const needsFilter = ({ network, rules, team }: Pick<VmRow, "network" | "rules"> & { team?: unknown }): boolean =>
+  network === "policy" || network === "learn" || rules.length > 0 || team !== undefined;
 
 /** @param near networks as `ADDRESS/BITS` */
-export const rulesText = (network: Vm["network"], rules: readonly NetRule[], near: readonly string[]): string =>
+export const rulesText = ({ network, rules, team }: NetworkRules, near: readonly string[]): string =>
   [
     ...rules.map(ruleLine),
     ...[...new Set(near.map((each) => parseNetRule("deny", each).to))].map((to) => `local ${to}`),
     `default ${network === "policy" ? "deny" : "allow"}`,
     ...(network === "learn" ? ["learn"] : []),
+    ...team,
   ].join("\n");
 
 /** @param rules as they are now. Asked again after each writing: of two who write at once, the later one leaves what counts. */
-export const writeRules = async (
-  path: string,
-  network: Vm["network"],
-  rules: () => readonly NetRule[],
-): Promise<void> => {
+export const writeRules = async (path: string, rules: () => NetworkRules): Promise<void> => {
   const near = await localNetworks();
-  const text = () => rulesText(network, rules(), near);
+  const text = () => rulesText(rules(), near);
   for (let written: string | undefined; written !== text(); ) {
     written = text();
     // Written anew at each start: it need not outlive a crash of the host.

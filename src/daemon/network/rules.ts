@@ -4,9 +4,9 @@ import type { NetRequest, NetRule } from "../../contract/network.ts";
 import { formatNetRule, parseNetRule, sameNetRule } from "../../contract/net-rules.ts";
 import { exists } from "../../host/files.ts";
 import { vmFiles } from "../../host/paths.ts";
-import type { Driver } from "../../vmm/driver.ts";
 import { requireFilter } from "../../vmm/filter.ts";
 import type { VmActor } from "../vms/actor.ts";
+import type { BootServices } from "../vms/services.ts";
 import { writeRules } from "./rules-file.ts";
 
 /** More than so many rules of one VM are a mistake. */
@@ -25,7 +25,11 @@ export const checkRules = (rules: readonly NetRule[]): NetRule[] => {
  * Changes the rules of a VM's network, at once where it runs.
  * @throws USAGE for too many, or one to take away that is not there; TOOL_MISSING, VM_WRONG_STATE where nothing heeds them; then all stay
  */
-export const changeRules = async (actor: VmActor, request: NetRequest, driver: Driver): Promise<void> => {
+export const changeRules = async (
+  actor: VmActor,
+  request: NetRequest,
+  { driver, networkOf }: Pick<BootServices, "driver" | "networkOf">,
+): Promise<void> => {
   const [add, remove] = [checkRules(request.add ?? []), checkRules(request.remove ?? [])];
   if (add.length > 0) requireFilter((await driver.host()).network);
   const path = vmFiles(actor.row().id).networkRules;
@@ -43,5 +47,5 @@ export const changeRules = async (actor: VmActor, request: NetRequest, driver: D
     });
   const stays = (rule: NetRule) => ![...add, ...remove].some((other) => sameNetRule(rule, other));
   actor.record({ rules: checkRules([...add, ...rules.filter(stays)]) });
-  if (network !== "none" && state !== "stopped") await writeRules(path, network, () => actor.row().rules);
+  if (network !== "none" && state !== "stopped") await writeRules(path, () => networkOf(actor.row()));
 };

@@ -73,7 +73,7 @@ export const recordOf = async (path: string): Promise<FileRecord> => {
 
 /** What a machine of this plan must be restored with, as one digest. */
 export const signatureOf = async (plan: MachinePlan, files: VmFiles, driver: Driver): Promise<string> => {
-  const signature = await driver.signature(plan.spec({ id: "", name: "", mac: "", rules: [] }, files));
+  const signature = await driver.signature(plan.spec({ id: "", name: "", mac: "", rules: [], team: undefined }, files));
   return createHash("sha256").update(`${driver.name}\n${signature}`).digest("hex");
 };
 

@@ -45,6 +45,7 @@ export const migrations: readonly string[] = [
    ALTER TABLE vms ADD COLUMN auto_publish INTEGER NOT NULL DEFAULT 0`,
   "ALTER TABLE vms ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",
   "ALTER TABLE vms ADD COLUMN rules TEXT NOT NULL DEFAULT '[]'",
+  "ALTER TABLE vms ADD COLUMN team TEXT",
 ];
 
 export type Database = DatabaseSync;

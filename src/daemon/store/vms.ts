@@ -59,6 +59,8 @@ export type VmRow = {
   published: readonly RecordedPort[];
   /** Of its network; the first that fits decides. */
   rules: readonly NetRule[];
+  /** Absent: it reaches no other VM. */
+  team: Vm["team"];
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: boolean;
   /** The repository that was brought in last. */
@@ -119,6 +121,7 @@ const columns: Record<keyof VmRow, Column> = {
   address: plain("address"),
   published: json("published"),
   rules: json("rules"),
+  team: optionalJson("team"),
   autoPublish: flag("auto_publish"),
   workspace: optionalJson("workspace"),
   epoch: plain("epoch"),

@@ -63,12 +63,13 @@ export const buildTemplate = async (
 };
 
 /** No clone keeps anything of it. */
-const nobody = (): Pick<Bootable, "id" | "name" | "mac" | "env" | "rules" | "startedAt"> => ({
+const nobody = (): Pick<Bootable, "id" | "name" | "mac" | "env" | "rules" | "team" | "startedAt"> => ({
   id: randomBytes(16).toString("hex"),
   name: "template",
   mac: "02:00:00:00:00:01",
   env: {},
   rules: [],
+  team: undefined,
   startedAt: undefined,
 });
 

@@ -2,7 +2,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { performance } from "node:perf_hooks";
 import { BangerError } from "../../contract/errors.ts";
-import type { NetRule } from "../../contract/network.ts";
 import { abortable, type Progress, withDeadline } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
@@ -11,7 +10,7 @@ import type { Driver, Machine, MachineIdentity, SavedMachine } from "../../vmm/d
 import type { BootImage, ImageService } from "../images/service.ts";
 import type { KernelService } from "../kernels/service.ts";
 import type { Log } from "../log.ts";
-import { writeRules } from "../network/rules-file.ts";
+import { type NetworkRules, writeRules } from "../network/rules-file.ts";
 import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { HEARD_AT_ONCE, hostTime, tellHostTime } from "./clock.ts";
@@ -39,7 +38,7 @@ export type MachineStart = {
   /** Default: those of the VM. */
   files?: VmFiles;
   /** Of its network, as they are when they are asked for. Default: those of the VM. */
-  rules?: () => readonly NetRule[];
+  rules?: () => NetworkRules;
   /** A saved machine to go on from; its disk is in place. */
   from?: SavedMachine | undefined;
   /** Where it is known already. */
@@ -49,13 +48,20 @@ export type MachineStart = {
 };
 
 /** What of a VM's record its machine and its guest are made from. */
-export type Bootable = Shape & Pick<VmRow, "id" | "name" | "mac" | "env" | "rules" | "startedAt">;
+export type Bootable = Shape & Pick<VmRow, "id" | "name" | "mac" | "env" | "rules" | "team" | "startedAt">;
 
 /** Starts the VMM of a VM; its image and kernel are pulled where they are missing. */
 export const startMachine = async (
   vm: Bootable,
   services: GuestServices,
-  { files = vmFiles(vm.id), rules = () => vm.rules, from, plan: known, background = false, onIdentity }: MachineStart,
+  {
+    files = vmFiles(vm.id),
+    rules = () => ({ ...vm, team: [] }),
+    from,
+    plan: known,
+    background = false,
+    onIdentity,
+  }: MachineStart,
   progress: Progress,
 ): Promise<Machine> => {
   const { images, driver, log } = services;
@@ -66,7 +72,7 @@ export const startMachine = async (
   ]);
   await Promise.all([
     images.verify(vm.image),
-    vm.network === "none" ? undefined : writeRules(files.networkRules, vm.network, rules),
+    vm.network === "none" ? undefined : writeRules(files.networkRules, rules),
   ]);
   const machine = await driver.start({ ...plan.spec(vm, files), restore: from, background }, onIdentity, progress);
   keepConsole(machine.console, files, log);

@@ -25,7 +25,7 @@ export type MachinePlan = {
   kernel: BootKernel;
   initramfs: { path: string; key: string };
   /** The machine of this VM in this place. */
-  spec(vm: Pick<VmRow, "id" | "name" | "mac" | "rules">, files: VmFiles): MachineSpec;
+  spec(vm: Pick<VmRow, "id" | "name" | "mac" | "rules" | "team">, files: VmFiles): MachineSpec;
 };
 
 /** Finds what a VM of this shape boots with; pulls what is missing. */
@@ -44,7 +44,7 @@ export const planMachine = async (
     image,
     kernel,
     initramfs,
-    spec: ({ id, name, mac, rules }, files) => ({
+    spec: ({ id, name, mac, rules, team }, files) => ({
       name,
       vcpu: shape.vcpu,
       memory: shape.memory,
@@ -60,7 +60,7 @@ export const planMachine = async (
       nic:
         shape.network === "none"
           ? undefined
-          : { mac, rules: files.networkRules, enforce: needsFilter(shape.network, rules) },
+          : { mac, rules: files.networkRules, enforce: needsFilter({ network: shape.network, rules, team }) },
       sockets: vmSockets(id),
       log: files.vmmLog,
       networkLog: files.networkLog,

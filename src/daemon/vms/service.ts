@@ -29,7 +29,8 @@ import type { BootServices } from "./services.ts";
 import { newAddress } from "../network/address.ts";
 import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
 import { changeRules, checkRules } from "../network/rules.ts";
-import { needsFilter } from "../network/rules-file.ts";
+import { needsFilter, writeRules } from "../network/rules-file.ts";
+import { joinTeam } from "../network/team.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -141,6 +142,16 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
   };
   const named = (name: string) => [...actors.values()].find((actor) => actor.row().name === name);
 
+  const rows = () => [...actors.values()].map((actor) => actor.row());
+  /** The others of its team learn of a VM that is new or gone. */
+  const tellTeam = async ({ id, team }: VmRow): Promise<void> => {
+    const others = [...actors.values()].filter(({ row }) => row().id !== id && team && row().team?.name === team.name);
+    const running = others.filter(({ row }) => row().state !== "stopped" && row().network !== "none");
+    await Promise.all(
+      running.map(({ row }) => writeRules(vmFiles(row().id).networkRules, () => services.networkOf(row()))),
+    );
+  };
+
   const add = (row: VmRow): VmActor => {
     const actor = vmActor({
       row,
@@ -165,6 +176,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         ports.get(row.id)?.close();
         ports.delete(row.id);
         feed.changed(row.id);
+        tellTeam(row).catch((error: unknown) => services.log.warn("network rules of a team not written", { error }));
         services.ssh.unpin(row.name).catch((error: unknown) => services.log.warn("known_hosts not written", { error }));
       },
     });
@@ -241,7 +253,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     for (const port of request.publish ?? []) recordOf(port);
     const rules = checkRules(request.rules ?? []);
     const { accel, network, noNested } = await services.driver.host();
-    if (needsFilter(wanted.network, rules)) requireFilter(network);
+    if (request.team !== undefined) checkName(request.team, "team name");
+    if (request.team !== undefined && wanted.network === "none")
+      throw new BangerError("USAGE", "a VM without a network card is in no team", {
+        hint: "leave out --team, or --net none",
+      });
+    if (needsFilter({ network: wanted.network, rules, team: request.team })) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
     const asked = request.diskSize !== undefined && !copied;
@@ -289,6 +306,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       address: newAddress(id, new Set([...actors.values()].map((other) => other.row().address))),
       published: [],
       rules,
+      team: request.team === undefined ? undefined : joinTeam(request.team, rows()),
       autoPublish: request.autoPublish ?? false,
       workspace: undefined,
       epoch: 0,
@@ -296,6 +314,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     store.insert(row);
     const actor = add(row);
     feed.changed(row.id);
+    await tellTeam(row);
     if (request.publish) await publishNew(actor, request.publish);
     return actor;
   };
@@ -356,7 +375,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       return withPublished(await guestListeners(await actor.guest(limited), limited), published);
     },
     changeRules: async (actor, request) => {
-      await changeRules(actor, request, services.driver);
+      await changeRules(actor, request, services);
       return view(actor);
     },
     addressOf: (name) => named(name)?.row().address,

@@ -1,4 +1,6 @@
 /** What VMs need of the rest of the daemon. */
+import type { NetworkRules } from "../network/rules-file.ts";
+import type { VmRow } from "../store/vms.ts";
 import type { TemplateService } from "../templates/service.ts";
 import type { GuestServices } from "./boot.ts";
 import type { SyncEntry } from "./file-sync.ts";
@@ -7,6 +9,8 @@ import type { startNotes } from "./notes.ts";
 export type BootServices = GuestServices & {
   templates: TemplateService;
   startNotes: ReturnType<typeof startNotes>;
+  /** What its filter is told, as it is now. */
+  networkOf(row: VmRow): NetworkRules;
   /** What each VM gets of the user's own files. */
   readonly fileSync: readonly SyncEntry[];
   /** After so long without use a VM is stopped, in ms; undefined: never. */

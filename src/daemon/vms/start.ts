@@ -90,7 +90,7 @@ const bringUp = async (
     services,
     {
       // Others may come while it starts.
-      rules: () => vm.row.rules,
+      rules: () => services.networkOf(vm.row),
       from: source && { state: source.state, memory: vmFiles(vm.row.id).memory },
       plan,
       onIdentity: async ({ pid, startTime, helpers }) =>
