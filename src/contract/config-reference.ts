@@ -148,6 +148,12 @@ export const configReference: readonly ConfigKey[] = [
     what: "their size on disk, all together",
   },
   {
+    key: "templates.pool",
+    example: "pool = 2",
+    fallback: "0",
+    what: "how many VMs of each kind in use wait restored and paused, for the next `vm run`; each takes some 50 MiB",
+  },
+  {
     key: "file_sync",
     example: '[[file_sync]]\nhost = "~/.gitconfig"\nguest = "~/.gitconfig"\nmode = "0644"',
     fallback: "none",

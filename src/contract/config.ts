@@ -108,6 +108,7 @@ export const configSchema = z.strictObject({
         enabled: z.optional(z.boolean("must be true or false")),
         max_count: z.optional(count),
         max_size: z.optional(size),
+        pool: z.optional(z.number("must be a number").check(z.int(), z.minimum(0), z.maximum(100))),
       },
       "must be a table",
     ),
@@ -148,7 +149,7 @@ const keysAt: Record<string, readonly string[]> = {
   "": Object.keys(configSchema.shape),
   vm_defaults: ["vcpu", "memory", "disk_size", "network"],
   limits: ["disk_bandwidth", "network_bandwidth"],
-  templates: ["enabled", "max_count", "max_size"],
+  templates: ["enabled", "max_count", "max_size", "pool"],
   network: ["dns", "web"],
   file_sync: ["host", "guest", "mode"],
 };
@@ -192,10 +193,13 @@ export type Config = {
   };
   /** What is offered on this machine, and where; undefined: not at all. */
   network: { dns: ListenAddress | undefined; web: ListenAddress | undefined };
-  /** Saved VMs that others start from; the least recently used go first. `maxSize` is bytes on disk of all. */
   /** Of each VM, in bytes a second; undefined: none. */
   limits: { diskBandwidth: number | undefined; networkBandwidth: number | undefined };
-  templates: { enabled: boolean; maxCount: number; maxSize: number };
+  /**
+   * Saved VMs that others start from; the least recently used go first. `maxSize` is bytes on disk of all. `pool`: how many VMs of a kind wait, restored
+   * and paused.
+   */
+  templates: { enabled: boolean; maxCount: number; maxSize: number; pool: number };
   /** Copied into a VM at each start. `host` and `guest` are absolute, `guest` below /root; `mode` of each file, the owner is root. */
   fileSync: { host: string; guest: string; mode: number }[];
   /** Where each value comes from, by its key in the file: `vm_defaults.memory`. */

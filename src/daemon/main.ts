@@ -30,6 +30,7 @@ import { openDatabase } from "./store/database.ts";
 import { vmStore } from "./store/vms.ts";
 import { templateService } from "./templates/service.ts";
 import { startNotes } from "./vms/notes.ts";
+import { vmPool } from "./vms/pool.ts";
 import { vmService } from "./vms/service.ts";
 import type { BootServices } from "./vms/services.ts";
 
@@ -107,6 +108,9 @@ const serve = async (): Promise<void> => {
     get templates() {
       return templates;
     },
+    get pool() {
+      return pool;
+    },
     get driver() {
       return driver(settings.latest);
     },
@@ -121,6 +125,11 @@ const serve = async (): Promise<void> => {
     },
   };
   const templates = templateService(services, () => settings.latest.templates);
+  const pool = vmPool(
+    services,
+    () => templates,
+    () => settings.latest.templates.pool,
+  );
   const vms = vmService(store, services, async () => (await settings.current()).vmDefaults);
 
   const offers = hostServices(log, vms);
@@ -132,7 +141,7 @@ const serve = async (): Promise<void> => {
     ending = true;
     log.info("daemon ends, VMs go on", { why });
     if (server) stopAccepting(server);
-    await Promise.all([operations.drain(), templates.close()]);
+    await Promise.all([operations.drain(), templates.close(), pool.close()]);
     offers.close();
     vms.detachAll();
     database.close();

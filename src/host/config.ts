@@ -152,6 +152,7 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
       enabled: pick("templates.enabled", file.templates?.enabled, true),
       maxCount: pick("templates.max_count", file.templates?.max_count, 8),
       maxSize: pick("templates.max_size", bytes(file.templates?.max_size, "size"), 16 * GiB),
+      pool: pick("templates.pool", file.templates?.pool, 0),
     },
     fileSync: pick("file_sync", file.file_sync, []).map(({ host: from, guest, mode }) => ({
       host: expandHome(from),

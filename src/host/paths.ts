@@ -57,6 +57,8 @@ export const vmFilesIn = (folder: string) => {
     hostKey: join(folder, "ssh_host_ed25519_key"),
     /** Of a VM that goes on from a saved machine: that machine's memory, another name of the same file. Never written. */
     memory: join(folder, "memory"),
+    /** Marks the folder of a VM that stands ready and is nobody's yet. */
+    ready: join(folder, "ready"),
     /** What a sleeping VM wakes from; its disk stays where it is. */
     asleep: join(folder, "asleep"),
     /** The same once it is being woken, and never again to be woken from. */

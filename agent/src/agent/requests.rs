@@ -169,6 +169,10 @@ impl Agent {
         // What was told before and nobody has looked at comes first, or it would be written over this.
         self.finish_identity()?;
         let lazy = request.lazy;
+        // Who it is it will be told later.
+        if lazy && !configure::tells_identity(&request) {
+            return Ok(());
+        }
         let job: Job = Box::new(move |files| configure::write_identity(&request, files));
         let job = match &self.hold {
             Some(hold) => hold.tell(job),

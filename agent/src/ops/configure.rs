@@ -45,6 +45,12 @@ pub fn apply(request: &Configure, first: bool) -> Result<(), Failure> {
     }
 }
 
+/// Whether anything is given that belongs into the files of `IDENTITY`.
+pub fn tells_identity(request: &Configure) -> bool {
+    let Configure { hostname, machine_id, boot_id, network, ssh, .. } = request;
+    [hostname, machine_id, boot_id].iter().any(|given| given.is_some()) || network.is_some() || ssh.is_some()
+}
+
 /// Writes what is given into the files of `IDENTITY`.
 pub fn write_identity(request: &Configure, files: &Files) -> Result<(), Failure> {
     if let Some(id) = &request.machine_id {

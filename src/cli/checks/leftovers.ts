@@ -41,7 +41,8 @@ const processesOfVms = async (): Promise<{ pid: number; id: string }[]> => {
     if (!isVmm(argv)) continue;
     const words = argv.join(" ");
     const id = ID.exec(words.slice(words.indexOf(prefix)))?.[0];
-    if (id !== undefined) found.push({ pid, id });
+    // One that stands ready (daemon/vms/pool.ts) is the daemon's, whichever comes next.
+    if (id !== undefined && !(await exists(vmFiles(id).ready))) found.push({ pid, id });
   }
   return found;
 };
@@ -129,7 +130,9 @@ const folderCheck: Check = {
     if (left.length > 0)
       return warn(`half-made and owned by nobody: ${left.join(", ")}`, ...left.map((path): Fix => ["rm", "-r", path]));
     const vms = await recorded();
-    const unknown = (await namesIn(vmsFolder())).filter((id) => vms && !vms.some((vm) => vm.id === id));
+    const unknown: string[] = [];
+    for (const id of await namesIn(vmsFolder()))
+      if (vms && !vms.some((vm) => vm.id === id) && !(await exists(vmFiles(id).ready))) unknown.push(id);
     const [first] = unknown;
     if (first === undefined) return pass("none");
     const { folder, disk } = vmFiles(first);

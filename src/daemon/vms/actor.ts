@@ -14,6 +14,7 @@ import { planChange } from "./change.ts";
 import { tellHostTime } from "./clock.ts";
 import { growDisk } from "./disk.ts";
 import { mutex } from "./mutex.ts";
+import type { ReadyVm } from "./pool.ts";
 import type { BootServices } from "./services.ts";
 import { putToSleep, type SavedVm, saveVm } from "./save.ts";
 import { shutDown, type StopOptions } from "./shut-down.ts";
@@ -83,6 +84,8 @@ export type StartOptions = {
 
 type Parts = {
   row: VmRow;
+  /** The machine that its first start takes, where one stood ready. */
+  ready?: ReadyVm | undefined;
   store: VmStore;
   services: BootServices;
   /**
@@ -102,7 +105,16 @@ type Parts = {
   onRemoved(): void;
 };
 
-export const vmActor = ({ row: recorded, store, services, admit, publish, onChanged, onRemoved }: Parts): VmActor => {
+export const vmActor = ({
+  row: recorded,
+  ready,
+  store,
+  services,
+  admit,
+  publish,
+  onChanged,
+  onRemoved,
+}: Parts): VmActor => {
   const { log } = services;
   const vm = vmMachine({ row: recorded, store, services, publish, onChanged });
   /** Set while a start or an adoption is under way, so that stop and delete need not wait for it. */
@@ -141,7 +153,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
     await lifecycle.run(async () => {
       if (vm.row.state === "running") return;
       await whileStarting(progress, (limited) =>
-        startVm({ vm, services, admit: (row) => admit(row, force), source, early }, limited),
+        startVm({ vm, services, admit: (row) => admit(row, force), source, ready, early }, limited),
       );
     }, progress.signal);
   };
@@ -326,6 +338,7 @@ export const vmActor = ({ row: recorded, store, services, admit, publish, onChan
         // What was waiting for its turn has come first.
         if (vm.machine && !onlyIfStopped) await vm.end(vm.machine, undefined);
         nextState(vm.row.name, vm.row.state, "delete");
+        await ready?.discard();
         // The record goes last: a crash in between leaves a VM that can be deleted again.
         await rm(vmFiles(vm.row.id).folder, { recursive: true, force: true });
         await rm(vmSockets(vm.row.id).folder, { recursive: true, force: true });

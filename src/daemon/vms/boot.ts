@@ -94,6 +94,8 @@ export type Greeting = {
   files?: VmFiles;
   /** Default: the VM's own. */
   keys?: Promise<GuestKeys>;
+  /** Of a guest that has been greeted already. */
+  connection?: GuestConnection | undefined;
   /** See `Early`. */
   early?: Early | undefined;
 };
@@ -112,7 +114,7 @@ export const greetGuest = async (
   row: Bootable,
   machine: Machine,
   services: GuestServices,
-  { origin, epoch, files = vmFiles(row.id), keys = services.ssh.guestKeys(row), early }: Greeting,
+  { origin, epoch, files = vmFiles(row.id), keys = services.ssh.guestKeys(row), connection: there, early }: Greeting,
   progress: Progress,
 ): Promise<Guest> => {
   const { console } = files;
@@ -133,7 +135,8 @@ export const greetGuest = async (
       progress.report({ stage: "boot", message: origin === "boot" ? "kernel" : "memory, devices and agent" });
       // Its failure is met where the keys are needed, however long the guest takes until then.
       keys.catch(() => undefined);
-      const greeted = machine.openAgentChannel().then((channel) => connectGuest({ channel, epoch, onEvent }, limited));
+      const connect = async () => connectGuest({ channel: await machine.openAgentChannel(), epoch, onEvent }, limited);
+      const greeted = there ?? connect();
       if (origin === "known") return { connection: await greeted, notes: [] };
       // Looked up while the guest comes up.
       const known = Promise.all([services.driver.host(), services.images.ensure(row.image, limited)]);
@@ -210,7 +213,7 @@ const waitForInit = async (up: Promise<string>, connection: GuestConnection, pro
 const startsInit = ({ init, isContainer }: BootImage): boolean => init !== null || !isContainer;
 
 /** What a guest that stood still, or is new, cannot know: the time, and randomness that no other guest has. As `configure` takes them. */
-const present = (): Record<string, unknown> => ({
+export const present = (): Record<string, unknown> => ({
   ...hostTime(),
   entropy: randomBytes(64).toString("base64"),
 });

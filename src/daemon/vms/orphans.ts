@@ -39,10 +39,13 @@ export const removeOrphans = async (parts: OrphanParts): Promise<{ rescued: Prom
   for (const { identity, disk } of strays) {
     const id = basename(dirname(disk));
     log.warn("a machine that no record owns is ended", { pid: identity.pid, disk });
+    // With a record it was only starting when its daemon died, and one that stood ready was nobody's: there is nothing to lose.
+    if (known.has(id) || (await exists(vmFiles(id).ready))) {
+      await endNow(driver, identity, id);
+      continue;
+    }
     busy.add(id);
-    // With a record it was only starting when its daemon died: there is nothing to lose, and its disk is wanted.
-    if (known.has(id)) await endNow(driver, identity, id);
-    else rescues.push(shutDownOrphan(driver, identity, id, log));
+    rescues.push(shutDownOrphan(driver, identity, id, log));
   }
   await removeRuntime(known, busy);
   for (const folder of await removeFolders(known, busy))
@@ -111,8 +114,8 @@ const removeFolders = async (known: ReadonlySet<string>, busy: ReadonlySet<strin
   const kept: string[] = [];
   for (const name of await namesIn(vmsFolder())) {
     if (!ID.test(name) || known.has(name) || busy.has(name)) continue;
-    const { folder, disk } = vmFiles(name);
-    if (await exists(disk)) kept.push(folder);
+    const { folder, disk, ready } = vmFiles(name);
+    if ((await exists(disk)) && !(await exists(ready))) kept.push(folder);
     else await rm(folder, { recursive: true, force: true });
   }
   return kept;

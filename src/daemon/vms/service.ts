@@ -25,6 +25,7 @@ import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, type VmActor, vmActor } from "./actor.ts";
 import { removeOrphans } from "./orphans.ts";
 import type { Shape } from "./plan.ts";
+import { newMac, type ReadyVm } from "./pool.ts";
 import type { BootServices } from "./services.ts";
 import { newAddress } from "../network/address.ts";
 import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
@@ -152,9 +153,10 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     );
   };
 
-  const add = (row: VmRow): VmActor => {
+  const add = (row: VmRow, ready?: ReadyVm): VmActor => {
     const actor = vmActor({
       row,
+      ready,
       store,
       services,
       admit: async ({ id, memory }, force) => {
@@ -258,7 +260,8 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       throw new BangerError("USAGE", "a VM without a network card is in no team", {
         hint: "leave out --team, or --net none",
       });
-    if (needsFilter({ network: wanted.network, rules, team: request.team })) requireFilter(network);
+    const filtered = needsFilter({ network: wanted.network, rules, team: request.team });
+    if (filtered) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
     const asked = request.diskSize !== undefined && !copied;
@@ -269,52 +272,64 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       services.images.ensure(wanted.image, progress, request.dockerConfig),
       services.kernels.ensure(wanted.kernel, progress, request.dockerConfig),
     ]);
-    const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
-    if (named(name)) throw nameTaken(name);
-    const id = randomBytes(16).toString("hex");
-    const row: VmRow = {
-      id,
-      name,
-      image: image.name,
-      kernel: wanted.kernel,
-      vcpu: wanted.vcpu,
-      memory: wanted.memory,
-      diskSize: wanted.diskSize,
-      network: wanted.network,
-      nested: wanted.nested,
-      env: request.env ?? {},
-      ephemeral: request.ephemeral ?? false,
-      labels: applyLabels({}, request.labels ?? {}),
-      next: {},
-      autoStop: request.autoStop,
-      lastUsedAt: undefined,
-      // Locally administered, unicast.
-      mac: `02:${randomBytes(5).toString("hex").match(/../g)?.join(":")}`,
-      state: "stopped",
-      vmm: services.driver.name,
-      accel,
-      createdAt: Date.now(),
-      startedAt: undefined,
-      stoppedAt: undefined,
-      reason: undefined,
-      notes,
-      pid: undefined,
-      pidStart: undefined,
-      hostBoot: undefined,
-      helpers: [],
-      restored: undefined,
-      address: newAddress(id, new Set([...actors.values()].map((other) => other.row().address))),
-      published: [],
-      rules,
-      team: request.team === undefined ? undefined : joinTeam(request.team, rows()),
-      autoPublish: request.autoPublish ?? false,
-      workspace: undefined,
-      epoch: 0,
+    const record = (ready: ReadyVm | undefined): VmActor => {
+      const name = request.name ?? newName((candidate) => named(candidate) !== undefined);
+      if (named(name)) throw nameTaken(name);
+      const id = ready?.id ?? randomBytes(16).toString("hex");
+      const row: VmRow = {
+        id,
+        name,
+        image: image.name,
+        kernel: wanted.kernel,
+        vcpu: wanted.vcpu,
+        memory: wanted.memory,
+        diskSize: wanted.diskSize,
+        network: wanted.network,
+        nested: wanted.nested,
+        env: request.env ?? {},
+        ephemeral: request.ephemeral ?? false,
+        labels: applyLabels({}, request.labels ?? {}),
+        next: {},
+        autoStop: request.autoStop,
+        lastUsedAt: undefined,
+        mac: ready?.mac ?? newMac(),
+        state: "stopped",
+        vmm: services.driver.name,
+        accel,
+        createdAt: Date.now(),
+        startedAt: undefined,
+        stoppedAt: undefined,
+        reason: undefined,
+        notes,
+        pid: undefined,
+        pidStart: undefined,
+        hostBoot: undefined,
+        helpers: [],
+        restored: undefined,
+        address: newAddress(id, new Set([...actors.values()].map((other) => other.row().address))),
+        published: [],
+        rules,
+        team: request.team === undefined ? undefined : joinTeam(request.team, rows()),
+        autoPublish: request.autoPublish ?? false,
+        workspace: undefined,
+        epoch: 0,
+      };
+      store.insert(row);
+      const actor = add(row, ready);
+      feed.changed(row.id);
+      return actor;
     };
-    store.insert(row);
-    const actor = add(row);
-    feed.changed(row.id);
-    await tellTeam(row);
+    // A copy has a saved machine of its own to go on from, and nothing that stands ready is filtered.
+    const fromPool = !copied && !filtered;
+    const ready = fromPool ? await services.pool.take({ ...wanted, image: image.name }, progress) : undefined;
+    let actor: VmActor;
+    try {
+      actor = record(ready);
+    } catch (error) {
+      await ready?.discard();
+      throw error;
+    }
+    await tellTeam(actor.row());
     if (request.publish) await publishNew(actor, request.publish);
     return actor;
   };

@@ -5,9 +5,11 @@ import type { TemplateService } from "../templates/service.ts";
 import type { GuestServices } from "./boot.ts";
 import type { SyncEntry } from "./file-sync.ts";
 import type { startNotes } from "./notes.ts";
+import type { Pool } from "./pool.ts";
 
 export type BootServices = GuestServices & {
   templates: TemplateService;
+  pool: Pool;
   startNotes: ReturnType<typeof startNotes>;
   /** What its filter is told, as it is now. */
   networkOf(row: VmRow): NetworkRules;

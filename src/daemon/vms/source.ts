@@ -17,10 +17,13 @@ import type { RestoredFrom, VmRow } from "../store/vms.ts";
 import type { FoundTemplate, TemplateService } from "../templates/service.ts";
 import type { GuestOrigin, GuestServices } from "./boot.ts";
 import { type MachinePlan, planMachine, shapeOf } from "./plan.ts";
+import type { ReadyVm } from "./pool.ts";
 
 export type Source = {
   kind: RestoredFrom;
   origin: Exclude<GuestOrigin, "boot" | "known">;
+  /** It runs already, paused. */
+  ready?: ReadyVm | undefined;
   /** File of its registers and devices. Its memory is the VM's `memory` once it is prepared. */
   state: string;
   /**
@@ -54,6 +57,25 @@ export const templateSource = (id: string, template: FoundTemplate, templates: T
       await Promise.all([files.disk, files.memory].map((path) => rm(path, { force: true })));
       // A full disk, or no room for a VMM, is not the template's fault.
       if (/^(VM_BOOT|GUEST|SAVED|VM_STOPPED)/.test(why.code)) await templates.reject(template, why);
+      return undefined;
+    },
+  };
+};
+
+/** A VM that stood ready, for one that has never run. */
+export const readySource = (ready: ReadyVm): Source => {
+  const files = vmFiles(ready.id);
+  return {
+    kind: "template",
+    origin: "clone",
+    ready,
+    state: "",
+    prepare: async () => ready.plan,
+    done: () => ready.unmark(),
+    discard: async () => {
+      await ready.machine.kill();
+      await Promise.all([files.disk, files.memory].map((path) => rm(path, { force: true })));
+      await ready.unmark();
       return undefined;
     },
   };

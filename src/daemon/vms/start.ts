@@ -1,14 +1,17 @@
 /** From a VM that does not run to one whose guest answers: from a saved machine where there is one, else by a boot. */
 import { toBangerError } from "../../contract/errors.ts";
-import { type Progress, throwIfAborted } from "../../contract/progress.ts";
+import { abortable, type Progress, throwIfAborted } from "../../contract/progress.ts";
 import { exists } from "../../host/files.ts";
 import { vmFiles } from "../../host/paths.ts";
 import { hostBootId } from "../../host/proc.ts";
+import type { Machine, MachineIdentity } from "../../vmm/driver.ts";
+import { needsFilter, writeRules } from "../network/rules-file.ts";
 import type { VmRow } from "../store/vms.ts";
 import { type Early, type Guest, startMachine } from "./boot.ts";
 import { shapeOf } from "./plan.ts";
+import { isSameShape, type ReadyVm, removeReady } from "./pool.ts";
 import type { BootServices } from "./services.ts";
-import { type Source, sleepSource, templateSource } from "./source.ts";
+import { readySource, type Source, sleepSource, templateSource } from "./source.ts";
 import { noProcess, nothingRuns, type VmMachine } from "./vm-machine.ts";
 
 export type StartParts = {
@@ -22,12 +25,14 @@ export type StartParts = {
   admit(row: VmRow): Promise<string[]>;
   /** What a VM that has never run goes on from. */
   source: Source | undefined;
+  /** What stood ready for its first start. */
+  ready: ReadyVm | undefined;
   early: Early | undefined;
 };
 
 /** When it fails, the VM is what it was, with the reason in its record. */
 export const startVm = async (
-  { vm, services, admit, source, early }: StartParts,
+  { vm, services, admit, source, ready, early }: StartParts,
   progress: Progress,
 ): Promise<void> => {
   const host = await services.driver.host();
@@ -46,11 +51,12 @@ export const startVm = async (
     accel: host.accel,
   });
   try {
-    const from = source ?? (await findSource(vm.row, services, wasAsleep, progress));
+    const from = source ?? (await findSource(vm.row, services, { wasAsleep, ready }, progress));
     // The user's files are in the VM, and its ports are open, before anything else is asked of it.
     const ask = services.fileSync.length === 0 && vm.row.published.length === 0 ? early : undefined;
     await vm.complete(await bringUpSomehow(vm, services, from, progress, ask), progress);
     if (startedAt === undefined && vm.row.restored === undefined) services.templates.want(shapeOf(vm.row));
+    if (startedAt === undefined) services.pool.want(shapeOf(vm.row));
   } catch (error) {
     const { code, message } = toBangerError(error);
     const reason = code === "CANCELLED" ? undefined : message.split("\n")[0];
@@ -66,11 +72,17 @@ export const startVm = async (
 const findSource = async (
   row: VmRow,
   services: BootServices,
-  wasAsleep: boolean,
+  { wasAsleep, ready }: { wasAsleep: boolean; ready: ReadyVm | undefined },
   progress: Progress,
 ): Promise<Source | undefined> => {
   if (wasAsleep) return sleepSource(row, services);
-  if (row.startedAt !== undefined || (await exists(vmFiles(row.id).disk))) return undefined;
+  if (row.startedAt !== undefined) return undefined;
+  const isAsItWas = ready && !needsFilter(row) && isSameShape(ready.shape, shapeOf(row));
+  if (isAsItWas && (await ready.claim())) return readySource(ready);
+  // It was set to be another machine meanwhile, or an earlier daemon's start came to nothing.
+  await ready?.discard();
+  await removeReady(row.id);
+  if (await exists(vmFiles(row.id).disk)) return undefined;
   const template = await services.templates.find(shapeOf(row), progress);
   return template && templateSource(row.id, template, services.templates);
 };
@@ -85,21 +97,27 @@ const bringUp = async (
 ): Promise<Guest> => {
   if (source) progress.report({ stage: "restore", message: "disk and memory" });
   const plan = await source?.prepare(progress);
-  const started = await startMachine(
-    vm.row,
-    services,
-    {
-      // Others may come while it starts.
-      rules: () => services.networkOf(vm.row),
-      from: source && { state: source.state, memory: vmFiles(vm.row.id).memory },
-      plan,
-      onIdentity: async ({ pid, startTime, helpers }) =>
-        vm.update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId(), restored: source?.kind }),
-    },
-    progress,
-  );
-  vm.watch(started);
-  const guest = await vm.greet(started, source?.origin ?? "boot", progress, early);
+  const onIdentity = async ({ pid, startTime, helpers }: MachineIdentity) =>
+    vm.update({ pid, pidStart: startTime, helpers, hostBoot: await hostBootId(), restored: source?.kind });
+  // Others may come while it starts.
+  const rules = () => services.networkOf(vm.row);
+  const takeOver = async ({ machine }: ReadyVm): Promise<Machine> => {
+    // It runs: from here on whoever ends the VM ends it.
+    vm.watch(machine);
+    await onIdentity(machine.identity);
+    if (vm.row.network !== "none") await writeRules(vmFiles(vm.row.id).networkRules, rules);
+    await abortable(machine.resume(), progress.signal);
+    return machine;
+  };
+  const startAnew = async (): Promise<Machine> => {
+    const from = source && { state: source.state, memory: vmFiles(vm.row.id).memory };
+    const machine = await startMachine(vm.row, services, { rules, from, plan, onIdentity }, progress);
+    vm.watch(machine);
+    return machine;
+  };
+  const waited = source?.ready;
+  const started = await (waited ? takeOver(waited) : startAnew());
+  const guest = await vm.greet(started, source?.origin ?? "boot", progress, { connection: waited?.connection, early });
   await source?.done?.();
   vm.update({ startedAt: Date.now(), lastUsedAt: Date.now() });
   return guest;

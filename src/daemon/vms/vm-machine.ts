@@ -4,7 +4,7 @@ import type { Progress } from "../../contract/progress.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
 import type { Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
-import { type Early, type Guest, type GuestOrigin, greetGuest } from "./boot.ts";
+import { type Greeting, type Guest, type GuestOrigin, greetGuest } from "./boot.ts";
 import { syncFiles } from "./file-sync.ts";
 import type { BootServices } from "./services.ts";
 import { nextState, type VmEvent } from "./state.ts";
@@ -32,7 +32,12 @@ export type VmMachine = {
    * Greets the guest's agent.
    * @throws VM_BOOT_TIMEOUT or VM_BOOT_FAILED with the last console lines
    */
-  greet(started: Machine, origin: GuestOrigin, progress: Progress, early?: Early): Promise<Guest>;
+  greet(
+    started: Machine,
+    origin: GuestOrigin,
+    progress: Progress,
+    more?: Pick<Greeting, "connection" | "early">,
+  ): Promise<Guest>;
   /** From a guest that answers to a VM that is running: with the user's files in it, and its ports open. */
   complete(guest: Guest, progress: Progress): Promise<void>;
   /** The end that comes was asked for: the record then says `reason`. */
@@ -116,10 +121,10 @@ export const vmMachine = ({ row: recorded, store, services, publish, onChanged }
     started.onDiskFull(() => note({ reason: "paused: the host's disk is full" }));
   };
 
-  const greet: VmMachine["greet"] = async (started, origin, progress, early) => {
+  const greet: VmMachine["greet"] = async (started, origin, progress, more = {}) => {
     const epoch = (row.epoch % MAX_EPOCH) + 1;
     update({ epoch });
-    const guest = await greetGuest(row, started, services, { origin, epoch, early }, progress);
+    const guest = await greetGuest(row, started, services, { origin, epoch, ...more }, progress);
     const { connection: greeted } = guest;
     connection = greeted;
     void greeted.closed.then((error) => {
