@@ -40,6 +40,7 @@ export const firecrackerOverhead = async (): Promise<Figure[]> => {
           sockets: { folder, agent: join(folder, "a"), control: join(folder, "c"), console: join(folder, "s") },
           log: path("log"),
           networkLog: path("network.log"),
+          saving: path("saving"),
         },
         async () => undefined,
         silentProgress(),

@@ -3,7 +3,7 @@
 //! As process 1 it boots the guest, speaks to the host, and either starts the image's init and lives on beside it, or stays process 1.
 //! On the host, `--measure-tsc` prints the rate of the time-stamp counter in kHz, for the kernel arguments of emulated VMs, and
 //! `--filter-network` stands between QEMU and passt, `--save-memory` saves the memory of a paused VM, `--traceable` starts a VMM whose memory can
-//! be saved, `--with-tap` one that wants a tap (see `host/`).
+//! be saved, `--launch` one that gets nothing of the host but what it needs (see `host/`).
 //! With `--serve-fd N` it serves the protocol on an inherited socket, without booting anything: for tests.
 
 #![cfg_attr(not(test), no_main)]
@@ -26,10 +26,8 @@ mod users;
 use agent::Agent;
 use boot::{Booted, handover};
 use channel::Channel;
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// The C entry point: the agent needs the memory of argv[0], and nothing that Rust's start-up would add.
 ///
@@ -55,7 +53,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             println!("{}", host::tsc::frequency());
             0
         }
-        [flag, rules] if *flag == c"--filter-network" => match host::net_filter::run(path_of(rules)) {
+        [flag, rules] if *flag == c"--filter-network" => match host::net_filter::run(sys::path_of(rules)) {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("banger-vsock-agent: network filter: {error}");
@@ -67,10 +65,13 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             eprintln!("banger-vsock-agent: {}", host::traceable::exec(program));
             127
         }
-        [flag, rules, program @ ..] if *flag == c"--with-tap" => {
-            eprintln!("banger-vsock-agent: {}", host::tap::exec(path_of(rules), program));
-            127
-        }
+        [flag, words @ ..] if *flag == c"--launch" => match host::launch::parse(words) {
+            Some(launch) => host::launch::run(launch).unwrap_or_else(|error| {
+                eprintln!("banger-vsock-agent: {error}");
+                127
+            }),
+            None => usage(),
+        },
         [flag, fd] if *flag == c"--serve-fd" => match fd.to_str().ok().and_then(|text| text.parse().ok()) {
             Some(fd) => serve_inherited(fd),
             None => usage(),
@@ -79,13 +80,9 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
     }
 }
 
-fn path_of(argument: &CStr) -> &Path {
-    Path::new(OsStr::from_bytes(argument.to_bytes()))
-}
-
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network RULES | --save-memory PID BYTES FILE | --traceable PROGRAM… | --with-tap RULES PROGRAM… | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network RULES | --save-memory PID BYTES FILE | --traceable PROGRAM… | --launch … | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
 }

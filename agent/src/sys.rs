@@ -1,6 +1,6 @@
 //! Thin wrappers over libc: errno becomes io::Error, descriptors are owned and close-on-exec.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,12 +17,21 @@ pub fn own(result: libc::c_int) -> io::Result<OwnedFd> {
     check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Says at what it failed.
+pub fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
+}
+
 pub fn would_block(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR))
 }
 
 pub fn cstring(text: impl AsRef<[u8]>) -> io::Result<CString> {
     CString::new(text.as_ref()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+pub fn path_of(text: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(text.to_bytes()))
 }
 
 pub fn cpath(path: impl AsRef<Path>) -> io::Result<CString> {

@@ -1,4 +1,6 @@
 /** Copies of large, sparse files. */
+import { rename, rm } from "node:fs/promises";
+import { errnoOf } from "../contract/errors.ts";
 import type { Progress } from "../contract/progress.ts";
 import { runTool } from "./process.ts";
 import { nameDiskFull } from "./tool-errors.ts";
@@ -15,5 +17,19 @@ export const copySparse = async (from: string, to: string, progress: Progress): 
     });
   } catch (error) {
     throw nameDiskFull(error);
+  }
+};
+
+/**
+ * Moves a file, in place of one that is there; to another file system as a copy.
+ * @throws DISK_FULL, TOOL_FAILED
+ */
+export const moveSparse = async (from: string, to: string, progress: Progress): Promise<void> => {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (errnoOf(error) !== "EXDEV") throw error;
+    await copySparse(from, to, progress);
+    await rm(from);
   }
 };

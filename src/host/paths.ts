@@ -54,6 +54,8 @@ export const vmFilesIn = (folder: string) => {
     networkLog: join(folder, "network.log"),
     /** Read by the filter before its network, and again when it is replaced. */
     networkRules: join(folder, "network.rules"),
+    /** Where its VMM writes what is saved of it. */
+    saving: join(folder, "saving"),
     hostKey: join(folder, "ssh_host_ed25519_key"),
     /** Of a VM that goes on from a saved machine: that machine's memory, another name of the same file. Never written. */
     memory: join(folder, "memory"),

@@ -32,6 +32,11 @@ export type MachineSpec = {
   /** Log of the VMM's own messages. */
   log: string;
   networkLog: string;
+  /**
+   * A folder for a VMM that writes what is saved of it by itself, and to no other place: made by the driver, gone with the machine. On the file system
+   * of what is saved.
+   */
+  saving: string;
   /** Goes on from a saved machine in place of a boot. It must have been saved with the same `Driver.signature`. */
   restore?: SavedMachine | undefined;
   /** Gives way to everything else that runs on the host. */

@@ -20,6 +20,7 @@ const spec = {
   sockets: { folder: "", agent: "", control: "", console: "" },
   log: "",
   networkLog: "",
+  saving: "",
 };
 
 test("Firecracker's own disk and its card get buckets that fill in a second, as its description has them; the shared disks none", async () => {

@@ -56,6 +56,7 @@ export const withFake = async (settings: Partial<FakeSettings>, use: (bed: Bed) 
     },
     log: place("vmm.log"),
     networkLog: place("network.log"),
+    saving: place("saving"),
   };
   const driver = firecrackerDriver({ firecracker: path, qemu: "qemu", kvm: async () => undefined });
   const pids: number[] = [];
@@ -69,7 +70,7 @@ export const withFake = async (settings: Partial<FakeSettings>, use: (bed: Bed) 
       requests,
       start: (more = {}, signal) => driver.start({ ...spec, ...more }, onIdentity, silentProgress(signal)),
       nothingLeft: async () => {
-        await assert.rejects(access(folder), { code: "ENOENT" });
+        for (const made of [folder, spec.saving]) await assert.rejects(access(made), { code: "ENOENT" });
         for (const pid of pids) await processEnds(pid);
         assert.deepEqual(await processesNaming(spec.disks[1]?.path ?? ""), []);
       },

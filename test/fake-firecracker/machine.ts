@@ -66,6 +66,7 @@ export const guestMachine = (qemu: string): GuestMachine => {
           sockets: { folder: place(""), agent: place("a"), control: place("c"), console: place("s") },
           log: resolve("guest.log"),
           networkLog: resolve("guest-network.log"),
+          saving: place("saving"),
           restore,
         },
         async () => undefined,

@@ -39,6 +39,7 @@ const sh = async ({ shell }: World, script: string): Promise<string> => {
 const inGuest = (world: World, vm: string, script: string) => ok(world, "vm", "exec", vm, "--", "bash", "-ec", script);
 const show = async (world: World, vm: string) => JSON.parse(await ok(world, "vm", "show", vm, "--json")) as Vm;
 
+const NOT_CONFINED = "it runs as its user does, within its own seccomp filter";
 const SERIAL_OFF = "the serial line is off: it is slow";
 
 const bootId = "cat /proc/sys/kernel/random/boot_id";
@@ -100,6 +101,46 @@ export const behaviours: readonly Behaviour[] = [
       const [use] = JSON.parse(told) as VmStats[];
       assert.ok(use?.guest && use.memory.rss && use.disk.written, told);
       assert.ok(use.memory.rss > 2 ** 20 && use.guest.memory.total > 2 ** 27, told);
+    },
+  },
+  {
+    name: "has a VMM that finds no file of its user's, no other process and no network",
+    not: {
+      "QEMU, TCG": NOT_CONFINED,
+      "QEMU, KVM": NOT_CONFINED,
+      "Firecracker's stand-in": "it is a script, which may need anything; the launcher has a test of its own",
+    },
+    run: async (world) => {
+      const { pid } = await show(world, "one");
+      const script = `cd /proc/${pid}
+        ls root/dev | tr '\\n' ' '; echo
+        for path in proc etc $HOME/.config $HOME/.local/state/banger/banger.db; do test ! -e root/$path || echo $path; done
+        sed 1,2d net/dev | cut -d: -f1; awk '/^NSpid:/ { print $3 } /^(CapEff|CapBnd|Seccomp):/ { print $2 }' status; wc -c <environ`;
+      const none = "0".repeat(16);
+      assert.deepEqual(
+        (await sh(world, script)).split("\n").map((line) => line.trim()),
+        ["kvm net null urandom", "lo", "1", none, none, "2", "0"],
+      );
+    },
+  },
+  {
+    name: "goes on under a guest that opens connections to its host without end",
+    not: {
+      "QEMU, TCG": "its channel is a serial port, not vsock",
+      "QEMU, KVM": "its channel is a serial port, not vsock",
+      "Firecracker's stand-in": "its guest has no vsock",
+    },
+    run: async (world) => {
+      const flood = `use Socket; my (@held, $met);
+        for my $round (1..3000) {
+          socket(my $to, 40, SOCK_STREAM, 0) or die "socket: $!";
+          $met++ if connect($to, pack("S S L L L", 40, 0, $round % 3 ? 1024 : $round, 2, 0));
+          push @held, $to if $round % 6 == 0;
+        }
+        print $met // 0`;
+      assert.equal(await ok(world, "vm", "exec", "one", "--", "perl", "-e", flood), "0");
+      assert.equal(await inGuest(world, "one", "echo here"), "here");
+      await sh(world, `test $(ls $XDG_RUNTIME_DIR/banger/vms/*/ | grep -c agent.sock_) = 0`);
     },
   },
   {

@@ -1,12 +1,14 @@
 //! What this binary does on the host, where it is started as a helper and not as `/init`.
 
+mod confine;
 mod gate;
+pub mod launch;
 mod names;
 pub mod net_filter;
 mod policy;
 mod refusal;
 pub mod save_memory;
-pub mod tap;
+mod tap;
 mod team;
 pub mod traceable;
 pub mod tsc;

@@ -1,77 +1,25 @@
-//! Runs a VMM that wants a tap (Firecracker) without privileges: in a user and network namespace of its own, where the tap lies, and whose only
-//! way out is descriptor 3, passt's socket. A second process relays between the two and drops what no guest may send.
+//! The tap of a VMM (Firecracker) in a network namespace of its own, and a relay between it and passt, which drops what no guest may send.
 //!
 //! ```text
 //! guest - Firecracker - tap0 - packet socket - this relay, with the filter - passt - the host's network
 //! ```
 //!
-//! The tap belongs to the user, so that the VMM needs no capability to open it, and gets none: they end before it is executed.
+//! The tap belongs to the user, so that the VMM needs no capability to open it.
 
 use super::gate::{Admission, Gate};
 use super::net_filter::{FRAME_MAX, PREFIX, may_enter};
-use crate::sys::{check, own};
-use std::ffi::CStr;
+use crate::sys::{check, named, own};
 use std::fs::File;
 use std::io::{self, Error, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 /// As Firecracker is told to call it.
 const NAME: &[u8] = b"tap0";
-/// Inherited: one end of a connected pair, passt has the other. Without it the namespace has no way out.
-const PASST: i32 = 3;
-/// Highest capability number the kernel may come to have.
-const CAPABILITIES: libc::c_ulong = 63;
-/// `_LINUX_CAPABILITY_VERSION_3`
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// Room for what the guest sends while passt is busy, in bytes; the kernel may give less.
 const RECEIVE_BUFFER: libc::c_int = 4 * 1024 * 1024;
-
-/// Replaces this process by the program. Returns only on failure. `rules`: the file of the network's policy.
-pub fn exec(rules: &Path, argv: &[&CStr]) -> Error {
-    let Some(program) = argv.first() else {
-        return Error::from_raw_os_error(libc::EINVAL);
-    };
-    let prepared = enter_namespaces()
-        .and_then(|()| make_tap())
-        .and_then(|()| named("network relay", start_relay(rules)))
-        .and_then(|()| named("giving up capabilities", drop_capabilities()));
-    if let Err(error) = prepared {
-        return error;
-    }
-    let mut pointers: Vec<*const libc::c_char> = argv.iter().map(|argument| argument.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    // SAFETY: the vector ends in a null pointer, its strings outlive the call.
-    unsafe { libc::execvp(program.as_ptr(), pointers.as_ptr()) };
-    let error = Error::last_os_error();
-    Error::new(error.kind(), format!("{}: {error}", program.to_string_lossy()))
-}
-
-fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|error| Error::new(error.kind(), format!("{what}: {error}")))
-}
-
-/// The user keeps its own number, so that its files and devices stay its own.
-fn enter_namespaces() -> io::Result<()> {
-    // SAFETY: no memory is passed.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    // SAFETY: this process has one thread.
-    named("user and network namespace", check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) }))?;
-    // An unprivileged map of groups is allowed only without setgroups. Groups that the user has keep counting.
-    let settings = [
-        ("setgroups", "deny".to_string()),
-        ("uid_map", format!("{uid} {uid} 1")),
-        ("gid_map", format!("{gid} {gid} 1")),
-    ];
-    for (file, text) in settings {
-        named(file, std::fs::write(format!("/proc/self/{file}"), text))?;
-    }
-    // The namespace's own stack has no part in this. A kernel without IPv6 has no such file.
-    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    Ok(())
-}
 
 fn interface_request() -> libc::ifreq {
     // SAFETY: an all-zero ifreq is valid.
@@ -82,7 +30,7 @@ fn interface_request() -> libc::ifreq {
     request
 }
 
-fn make_tap() -> io::Result<()> {
+pub fn make() -> io::Result<()> {
     let device = named("/dev/net/tun", File::options().read(true).write(true).open("/dev/net/tun"))?;
     let mut request = interface_request();
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
@@ -133,57 +81,37 @@ fn packet_socket() -> io::Result<File> {
     }
 }
 
-/// Forks the relay, which ends with this process, whatever that becomes.
-fn start_relay(rules: &Path) -> io::Result<()> {
-    // SAFETY: no memory is passed.
-    if unsafe { libc::fcntl(PASST, libc::F_GETFD) } < 0 {
-        return Ok(());
+/// Carries frames between the tap and passt for as long as both are there. What ends it ends the guest's network and nothing else.
+pub struct Relay {
+    tap: File,
+    passt: File,
+}
+
+impl Relay {
+    /// Listens to the tap from now on.
+    pub fn new(passt: File) -> io::Result<Relay> {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::fcntl(passt.as_raw_fd(), libc::F_SETFL, 0) })?;
+        Ok(Relay { tap: packet_socket()?, passt })
     }
-    // SAFETY: the descriptor is open and nobody else's.
-    let passt = File::from(unsafe { OwnedFd::from_raw_fd(PASST) });
-    let tap = packet_socket()?;
-    let parent = std::process::id();
-    // SAFETY: this process has one thread, so the child may do anything.
-    match check(unsafe { libc::fork() })? {
-        0 => {
-            // SAFETY: no memory is passed.
-            unsafe {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0);
-                libc::fcntl(passt.as_raw_fd(), libc::F_SETFL, 0);
-                if parent != libc::getppid() as u32 {
-                    libc::_exit(0);
-                }
-            }
-            let ended = open_gate(rules, &tap).and_then(|gate| relay(tap, passt, &gate));
-            if let Err(error) = ended {
-                eprintln!("banger-vsock-agent: network relay: {error}");
-            }
-            // SAFETY: ends this process with all its threads.
-            unsafe { libc::_exit(0) }
-        }
-        // Both are closed here: passt must see the end of its socket when the relay ends.
-        _ => Ok(()),
+
+    /// `rules`: the file of the network's policy.
+    pub fn start(self, rules: &Path) -> io::Result<()> {
+        let of_team = self.tap.try_clone()?;
+        // As in `deliver`: what the tap does not take is lost.
+        let gate = Gate::open(rules, Arc::new(move |frame: &[u8]| drop((&of_team).write(frame))))?;
+        let (to_tap, from_passt) = (self.tap.try_clone()?, self.passt.try_clone()?);
+        let known = gate.clone();
+        thread::spawn(move || tell(deliver(from_passt, to_tap, &known)));
+        thread::spawn(move || tell(send(self.tap, self.passt, &gate)));
+        Ok(())
     }
 }
 
-fn open_gate(rules: &Path, tap: &File) -> io::Result<Arc<Gate>> {
-    let of_team = tap.try_clone()?;
-    // As in `deliver`: what the tap does not take is lost.
-    Gate::open(rules, Arc::new(move |frame: &[u8]| drop((&of_team).write(frame))))
-}
-
-fn relay(tap: File, passt: File, gate: &Arc<Gate>) -> io::Result<()> {
-    let (to_tap, from_passt) = (tap.try_clone()?, passt.try_clone()?);
-    let known = gate.clone();
-    let answers = thread::spawn(move || {
-        let ended = deliver(from_passt, to_tap, &known);
-        // The other direction waits for the guest, which need not say anything any more.
-        // SAFETY: ends this process with all its threads.
-        unsafe { libc::_exit(i32::from(ended.is_err())) }
-    });
-    let ended = send(tap, passt, gate);
-    drop(answers);
-    ended
+fn tell(ended: io::Result<()>) {
+    if let Err(error) = ended {
+        eprintln!("banger-vsock-agent: network relay: {error}");
+    }
 }
 
 /// From the guest outwards.
@@ -228,20 +156,5 @@ fn deliver(mut passt: File, mut tap: File, gate: &Gate) -> io::Result<()> {
             // What the tap does not take (it is full, or down, or the frame is longer than its MTU) is lost, as on any wire.
             let _ = tap.write(frame);
         }
-    }
-}
-
-/// Of this process and of all that it executes.
-fn drop_capabilities() -> io::Result<()> {
-    let header = [CAPABILITY_VERSION, 0];
-    let none = [0_u32; 6];
-    // SAFETY: header and data are those of the call, and outlive it.
-    unsafe {
-        for capability in 0..=CAPABILITIES {
-            // The first number that the kernel does not know is EINVAL.
-            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
-        }
-        check(libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) as i32)?;
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).map(drop)
     }
 }

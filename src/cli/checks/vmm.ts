@@ -82,7 +82,8 @@ const firecrackerCheck = (config: Config | undefined): Check => ({
     const wanted = config?.vmm === "firecracker";
     if (!wanted && !(await findProgram(program))) return pass("not installed; VMs run under QEMU");
     const { locateFirecracker, readRelease, releaseNote } = await import("../../vmm/firecracker/release.ts");
-    const { requireKvm, requireTap } = await import("../../vmm/firecracker/host.ts");
+    const { namespacesRefused, requireKvm, requireTap } = await import("../../vmm/firecracker/host.ts");
+    const { needsOf } = await import("../../vmm/firecracker/program.ts");
     let found = "";
     try {
       const path = await locateFirecracker(program);
@@ -92,7 +93,11 @@ const firecrackerCheck = (config: Config | undefined): Check => ({
       found = note ? `${judged.message}: ${note}` : judged.message;
       await requireKvm(config?.qemuBin ?? "qemu-system-x86_64");
       await requireTap();
-      return note
+      const scripted = (await needsOf(path)) === undefined;
+      const refused = scripted ? "it is a script, which may need anything" : await namespacesRefused();
+      if (refused !== undefined)
+        found = `${found}; its VMs are not confined to their own files and processes: ${refused}`;
+      return note || refused !== undefined
         ? warn(found)
         : config?.vmm === "qemu"
           ? pass(`${found}; \`vmm = "qemu"\` leaves it aside`)

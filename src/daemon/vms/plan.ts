@@ -64,6 +64,7 @@ export const planMachine = async (
       sockets: vmSockets(id),
       log: files.vmmLog,
       networkLog: files.networkLog,
+      saving: files.saving,
     }),
   };
 };

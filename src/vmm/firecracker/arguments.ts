@@ -29,6 +29,9 @@ const kernelArguments = [
 /** A link in the VM's socket folder: the same name in every VM, since a snapshot is loaded with the paths it was saved with. */
 export const driveLink = (index: number): string => `disk${index}`;
 
+/** Link to `MachineSpec.saving`, in the same folder for the same reason. */
+export const SAVING = "saving";
+
 /** Comes after `--`, where Firecracker reads nothing: tells a later daemon whose it is. */
 const DISK_MARK = "disk=";
 
@@ -56,8 +59,10 @@ export const diskOf = (argv: readonly string[]): string | undefined => {
 };
 
 /** What is in the folder of the machine, and in no argument. */
-export const driveLinks = (spec: MachineSpec): { path: string; target: string }[] =>
-  spec.disks.map(({ path }, index) => ({ path: join(spec.sockets.folder, driveLink(index)), target: path }));
+export const folderLinks = (spec: MachineSpec): { path: string; target: string }[] => [
+  ...spec.disks.map(({ path }, index) => ({ path: join(spec.sockets.folder, driveLink(index)), target: path })),
+  { path: join(spec.sockets.folder, SAVING), target: spec.saving },
+];
 
 /** What a guest gets, in MiB. */
 export const memoryMiB = ({ memory }: Pick<MachineSpec, "memory">): number => Math.ceil(memory / 2 ** 20);
@@ -75,10 +80,10 @@ const NO_NESTED = {
 
 export type Shape = Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">;
 
-/** Everything that makes the machine, but for the places of kernel and initramfs. */
 /** A bucket that fills within a second. */
 const perSecond = (bytes: number) => ({ bandwidth: { size: bytes, refill_time: 1000 } });
 
+/** Everything that makes the machine, but for the places of kernel and initramfs. */
 export const configuration = (spec: Shape, vsock: string, { diskBandwidth, networkBandwidth }: Limits) => ({
   cpu: NO_NESTED,
   machine: { vcpu_count: spec.vcpu, mem_size_mib: memoryMiB(spec) },

@@ -1,25 +1,26 @@
 /** Firecracker, on hosts where KVM works. */
-import { mkdir, open, rm, symlink } from "node:fs/promises";
+import { mkdir, rm, symlink } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { basename, join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { abortable, throwIfAborted } from "../../contract/progress.ts";
 import { exists, readFileIfThere } from "../../host/files.ts";
 import { once } from "../../host/once.ts";
-import { agentBinary } from "../../host/paths.ts";
 import { processesNaming, processStartTime, processState } from "../../host/proc.ts";
-import { describeExit, type Exit, type RunningProcess, startProcess } from "../../host/process.ts";
+import { describeExit, type Exit } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
-import { type Driver, type Limits, type MachineEnd, type MachineSpec, noLimits } from "../driver.ts";
+import { type Driver, type Limits, type MachineEnd, noLimits } from "../driver.ts";
 import { endHelpers, unreachableMachine } from "../qemu/machine.ts";
 import { chooseNetwork, startPlainPasst } from "../qemu/network.ts";
 import { hostCpu } from "../qemu/signature.ts";
 import { firecrackerApi } from "./api.ts";
 import { socketAppears } from "./appears.ts";
-import { bringUp, configuration, diskOf, driveLink, driveLinks, firecrackerArguments, NIC } from "./arguments.ts";
-import { requireKvm, requireTap } from "./host.ts";
+import { bringUp, configuration, diskOf, driveLink, folderLinks, NIC } from "./arguments.ts";
+import { namespacesRefused, requireKvm, requireTap } from "./host.ts";
+import { launch, type Launched } from "./launch.ts";
 import { machine } from "./machine.ts";
 import { makeMetricsPipe, METRICS, readMetrics } from "./metrics.ts";
+import { needsOf } from "./program.ts";
 import { locateFirecracker, readRelease } from "./release.ts";
 import { listenForKnocks } from "./vsock.ts";
 
@@ -42,7 +43,8 @@ export const firecrackerDriver = ({
 }: FirecrackerOptions): Driver => {
   const program = once(async () => {
     const path = await locateFirecracker(firecracker);
-    return { path, release: await readRelease(path) };
+    const [release, needs] = await Promise.all([readRelease(path), needsOf(path)]);
+    return { path, release, needs };
   });
   const host = once(async () => {
     const [, , network] = await Promise.all([program(), kvm(qemu), chooseNetwork()]);
@@ -50,28 +52,21 @@ export const firecrackerDriver = ({
     return { accel: "kvm" as const, network, noNested };
   });
   const tap = once(requireTap);
-
-  const spawn = async (spec: MachineSpec, path: string, nic: Socket | undefined): Promise<RunningProcess> => {
-    const own = firecrackerArguments(path, spec);
-    const argv = nic && spec.nic ? ([agentBinary(), "--with-tap", spec.nic.rules, ...own] as const) : own;
-    await using log = await open(spec.log, "w", 0o600);
-    return await startProcess({
-      argv: spec.background ? ["nice", "-n", "19", ...argv] : argv,
-      cwd: spec.sockets.folder,
-      stdio: ["ignore", log.fd, log.fd, nic ?? "ignore"],
-      outlive: true,
-    });
-  };
+  const refused = once(namespacesRefused);
 
   const start: Driver["start"] = async (spec, onIdentity, progress) => {
-    const [{ path, release }] = await Promise.all([program(), host(), spec.nic && tap()]);
+    const [{ path, release, needs }] = await Promise.all([program(), host(), spec.nic && tap()]);
+    const view = (await refused()) === undefined ? needs : undefined;
     await using undo = new AsyncDisposableStack();
     const { sockets } = spec;
     await mkdir(sockets.folder, { recursive: true, mode: 0o700 });
     undo.defer(() => rm(sockets.folder, { recursive: true, force: true }));
+    await rm(spec.saving, { recursive: true, force: true });
+    await mkdir(spec.saving, { recursive: true, mode: 0o700 });
+    undo.defer(() => rm(spec.saving, { recursive: true, force: true }));
     // Firecracker binds them itself, and refuses what is there.
     await Promise.all([sockets.control, sockets.agent].map((stale) => rm(stale, { force: true })));
-    for (const { path: link, target } of driveLinks(spec)) {
+    for (const { path: link, target } of folderLinks(spec)) {
       await rm(link, { force: true });
       await symlink(target, link);
     }
@@ -89,25 +84,23 @@ export const firecrackerDriver = ({
     const passtTime = passt && (await processStartTime(passt.pid));
     const helpers = passt && passtTime !== undefined ? [{ pid: passt.pid, startTime: passtTime }] : [];
     undo.defer(() => endHelpers(helpers));
-    let running: RunningProcess;
+    let launched: Launched;
     try {
       throwIfAborted(progress.signal);
-      running = await spawn(spec, path, passt?.nic);
+      launched = await launch(spec, { program: path, view, nic: passt?.nic });
     } finally {
       passt?.nic.destroy();
     }
-    undo.defer(async () => {
-      running.signal("SIGKILL");
-      await running.exited;
-    });
-    const exited = running.exited.then((exit) => describeEnd(exit, spec.log));
+    undo.defer(() => launched.end());
+    const exited = launched.exited.then((exit) => describeEnd(exit, spec.log));
     const failed = exited.then(({ reason }): never => {
       throw new BangerError("VM_BOOT_FAILED", `Firecracker ended at once: ${reason}`);
     });
     failed.catch(() => undefined);
-    const startTime = await processStartTime(running.pid);
+    const pid = await Promise.race([launched.pid, failed]);
+    const startTime = await processStartTime(pid);
     if (startTime === undefined) return await failed;
-    const identity = { pid: running.pid, startTime, helpers };
+    const identity = { pid, startTime, helpers };
     await onIdentity(identity);
     const client = firecrackerApi(await api.connect(failed, progress.signal));
     undo.defer(() => client.close());

@@ -1,7 +1,7 @@
 /** Whether Firecracker can work on this host. */
 import { access, constants } from "node:fs/promises";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
-import { readFileIfThere } from "../../host/files.ts";
+import { readFileIfThere, stagingDirectory } from "../../host/files.ts";
 import { agentBinary } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import { probeAcceleration } from "../qemu/accel.ts";
@@ -56,7 +56,10 @@ export const requireTap = async (): Promise<void> => {
       details: { program: "passt", fix: ["apt-get", "install", "-y", "passt"] },
     });
   try {
-    await runTool({ argv: [agentBinary(), "--with-tap", "/dev/null", "true"], signal: AbortSignal.timeout(10_000) });
+    await runTool({
+      argv: [agentBinary(), "--launch", "--tap", "/dev/null", "--"],
+      signal: AbortSignal.timeout(10_000),
+    });
   } catch (error) {
     if (!(error instanceof BangerError) || error.code !== "TOOL_FAILED") throw error;
     const { words, argv } = await mendingTap(error.message);
@@ -65,6 +68,22 @@ export const requireTap = async (): Promise<void> => {
       details: { fix: argv },
       cause: error,
     });
+  }
+};
+
+/**
+ * Whether a Firecracker can be confined to its own files and processes, found by trying.
+ * @returns why not; undefined where it can
+ */
+export const namespacesRefused = async (): Promise<string | undefined> => {
+  await using folder = await stagingDirectory("launch");
+  try {
+    const argv = [agentBinary(), "--launch", "--confine", "--write", folder.path, "--"] as const;
+    await runTool({ argv, cwd: folder.path, signal: AbortSignal.timeout(10_000) });
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof BangerError) || error.code !== "TOOL_FAILED") throw error;
+    return error.message;
   }
 };
 

@@ -1,5 +1,5 @@
 /** A running Firecracker, started by this daemon or by an earlier one. */
-import { rm, stat, truncate } from "node:fs/promises";
+import { readlink, rm, stat, truncate } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
@@ -9,7 +9,7 @@ import { signalGroup } from "../../host/process.ts";
 import type { Machine, MachineEnd, MachineIdentity, MachineSpec } from "../driver.ts";
 import { endHelpers, gone } from "../qemu/machine.ts";
 import type { FirecrackerApi } from "./api.ts";
-import { driveLink } from "./arguments.ts";
+import { driveLink, SAVING } from "./arguments.ts";
 import type { Metrics } from "./metrics.ts";
 import { pauseCutsVsock, type Release } from "./release.ts";
 import { saveMachine } from "./save.ts";
@@ -45,7 +45,8 @@ export const machine = ({ identity, api, metrics, sockets, release, exited, ...s
     metrics?.close();
     await knocks?.close();
     // What cannot be removed is in nobody's way; the end must be told.
-    await rm(sockets.folder, { recursive: true, force: true }).catch(() => undefined);
+    for (const made of [await readlink(join(sockets.folder, SAVING)).catch(() => undefined), sockets.folder])
+      if (made !== undefined) await rm(made, { recursive: true, force: true }).catch(() => undefined);
     await endHelpers(identity.helpers).catch(() => undefined);
     ended.resolve({ ...end, clean: killed || end.clean });
   };
@@ -135,7 +136,11 @@ export const machine = ({ identity, api, metrics, sockets, release, exited, ...s
       const wasRunning = !stopped && !paused;
       paused ||= stopped;
       const saved = await overBefore(
-        saveMachine({ api, disk, wasRunning, onCut: () => channel?.destroy() }, request, progress),
+        saveMachine(
+          { api, folder: sockets.folder, disk, wasRunning, onCut: () => channel?.destroy() },
+          request,
+          progress,
+        ),
       );
       paused = !(wasRunning && request.goOn);
       return saved;

@@ -1,6 +1,6 @@
 /** The network of a Firecracker, with a program in its place that opens the tap as Firecracker does and speaks for the guest. */
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,10 +28,12 @@ test("a guest reaches the network through its tap, and not the host's loopback; 
     assert.ok(own, "this host has an address");
     const rules = join(folder, "rules");
     await writeFile(rules, `allow ${own.address}/32 tcp ${address.port}\ndefault deny`);
-    const { nic, pid } = await startPlainPasst(folder, join(folder, "network.log"));
+    const log = join(folder, "network.log");
+    const { nic, pid } = await startPlainPasst(folder, log);
+    await using networkLog = await open(log, "a");
     await using running = await startProcess({
-      argv: [agentBinary(), "--with-tap", rules, "python3", guest, own.address, String(address.port)],
-      stdio: ["ignore", "pipe", "inherit", nic],
+      argv: [agentBinary(), "--launch", "--tap", rules, "--", "python3", guest, own.address, String(address.port)],
+      stdio: ["ignore", "pipe", "inherit", nic, "ignore", networkLog.fd],
     });
     nic.destroy();
     assert.ok(running.child.stdout);
@@ -44,6 +46,7 @@ test("a guest reaches the network through its tap, and not the host's loopback; 
     ]);
     assert.equal((await running.exited).status, 0);
     await processEnds(pid);
+    assert.ok((await readFile(log, "utf8")).includes(`refused tcp 127.0.0.1:${address.port} by: never\n`));
   } finally {
     server.close();
     await rm(folder, { recursive: true });

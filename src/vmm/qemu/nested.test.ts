@@ -22,6 +22,7 @@ const cpuOf = (accel: "kvm" | "tcg", nested: boolean): string | undefined => {
     sockets: { folder: "", agent: "", control: "", console: "" },
     log: "",
     networkLog: "",
+    saving: "",
   };
   const argv = qemuArguments("qemu", accel, noLimits, spec, [], undefined);
   return argv[argv.indexOf("-cpu") + 1];

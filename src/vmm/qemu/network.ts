@@ -65,7 +65,9 @@ const passtArguments = [
  * @returns the other end of its socket, and its process, which ends when that is closed everywhere
  */
 export const startPlainPasst = async (folder: string, log: string): Promise<{ nic: Socket; pid: number }> => {
-  await using output = await open(log, "w", 0o600);
+  // Appended to, since others write to it too.
+  const { O_WRONLY, O_CREAT, O_TRUNC, O_APPEND } = constants;
+  await using output = await open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600);
   const [nic, forPasst] = await socketPair(folder);
   try {
     const { pid } = await startProcess({

@@ -16,6 +16,7 @@ const placeless = {
   sockets: { folder: "", agent: "", control: "", console: "" },
   log: "",
   networkLog: "",
+  saving: "",
 };
 
 export type SignedSpec = Pick<MachineSpec, "vcpu" | "memory" | "nested" | "kernelArguments" | "disks" | "nic">;
