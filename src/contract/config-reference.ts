@@ -31,6 +31,12 @@ export const configReference: readonly ConfigKey[] = [
     what: "Firecracker, by name or path",
   },
   {
+    key: "serial_console",
+    example: "serial_console = true",
+    fallback: "false",
+    what: "Firecracker's VMs have a serial console, from their next start on: `vm logs` then has what kernel and init write, and a boot takes longer",
+  },
+  {
     key: "qemu_bin",
     example: 'qemu_bin = "/opt/qemu/bin/qemu-system-x86_64"',
     fallback: "qemu-system-x86_64",

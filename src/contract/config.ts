@@ -57,6 +57,8 @@ export const configSchema = z.strictObject({
   log_level: z.optional(oneOf(["debug", "info", "warn", "error"])),
   vmm: z.optional(oneOf(["auto", "firecracker", "qemu"])),
   firecracker_bin: z.optional(string("must be a program's name or path")),
+  /** Under Firecracker. */
+  serial_console: z.optional(z.boolean("must be true or false")),
   qemu_bin: z.optional(string("must be a program's name or path")),
   ssh_key_path: z.optional(keyPath),
   default_image_name: z.optional(string("must be the name of an image")),
@@ -167,6 +169,7 @@ export type Config = {
   logLevel: "debug" | "info" | "warn" | "error";
   vmm: "auto" | "firecracker" | "qemu";
   firecrackerBin: string;
+  serialConsole: boolean;
   qemuBin: string;
   /** Absolute. */
   sshKeyPath: string;

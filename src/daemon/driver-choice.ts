@@ -7,23 +7,24 @@ import { firecrackerDriver, isFirecracker } from "../vmm/firecracker/driver.ts";
 import { requireTap } from "../vmm/firecracker/host.ts";
 import { qemuDriver } from "../vmm/qemu/driver.ts";
 
-type Wanted = Pick<Config, "vmm" | "qemuBin" | "firecrackerBin" | "limits">;
+type Wanted = Pick<Config, "vmm" | "qemuBin" | "firecrackerBin" | "serialConsole" | "limits">;
 
 /** @returns the driver of the settings; one is kept per program, with what it has found out about the host */
 export const driverOf = (): ((config: Wanted) => Driver) => {
   const drivers = new Map<string, Driver>();
-  return ({ vmm, qemuBin, firecrackerBin, limits }) => {
-    const key = JSON.stringify([vmm, qemuBin, firecrackerBin, limits]);
-    const driver = drivers.get(key) ?? chosenDriver({ vmm, qemuBin, firecrackerBin, limits });
+  return (wanted) => {
+    const { vmm, qemuBin, firecrackerBin, serialConsole, limits } = wanted;
+    const key = JSON.stringify([vmm, qemuBin, firecrackerBin, serialConsole, limits]);
+    const driver = drivers.get(key) ?? chosenDriver(wanted);
     drivers.set(key, driver);
     return driver;
   };
 };
 
 /** New machines get the VMM of the settings; those that run are found and ended whatever they run under. */
-const chosenDriver = ({ vmm, qemuBin, firecrackerBin, limits }: Wanted): Driver => {
+const chosenDriver = ({ vmm, qemuBin, firecrackerBin, serialConsole, limits }: Wanted): Driver => {
   const qemu = qemuDriver(qemuBin, limits);
-  const firecracker = firecrackerDriver({ firecracker: firecrackerBin, qemu: qemuBin, limits });
+  const firecracker = firecrackerDriver({ firecracker: firecrackerBin, qemu: qemuBin, serial: serialConsole, limits });
   let chosen = vmm === "firecracker" ? firecracker : qemu;
   const choice = once(async () => {
     if (vmm === "auto" && (await works(firecracker))) chosen = firecracker;

@@ -42,6 +42,7 @@ describe("values", () => {
       `log_level = "debug"
 vmm = "qemu"
 firecracker_bin = "/opt/firecracker"
+serial_console = true
 qemu_bin = "/opt/qemu"
 ssh_key_path = "~/.ssh/work"
 default_image_name = "mine"
@@ -89,6 +90,7 @@ mode = "0644"
       });
       assert.equal(config.sshKeyPath, join(homedir(), ".ssh/work"));
       assert.equal(config.sshKeyIsOurs, false);
+      assert.equal(config.serialConsole, true);
       assert.equal(config.autoStopStaleAfter, 7_200_000);
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);

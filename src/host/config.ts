@@ -122,6 +122,7 @@ export const resolveConfig = (file: ConfigFile, host = hostDefaults()): Config =
     logLevel: pick("log_level", file.log_level, "info" as const),
     vmm: pick("vmm", file.vmm, "auto" as const),
     firecrackerBin: pick("firecracker_bin", file.firecracker_bin, "firecracker"),
+    serialConsole: pick("serial_console", file.serial_console, false),
     qemuBin: pick("qemu_bin", file.qemu_bin, "qemu-system-x86_64"),
     sshKeyPath: expandHome(pick("ssh_key_path", file.ssh_key_path, sshKeyFile())),
     sshKeyIsOurs: file.ssh_key_path === undefined,

@@ -24,7 +24,7 @@ const spec = {
 };
 
 test("Firecracker's own disk and its card get buckets that fill in a second, as its description has them; the shared disks none", async () => {
-  const { drives, nic } = configuration(spec, "agent", limits);
+  const { drives, nic } = configuration(spec, "agent", { limits, serial: false });
   const bucket = (size: number) => ({ bandwidth: { size, refill_time: 1000 } });
   assert.deepEqual(
     drives.map((drive) => drive.rate_limiter),
@@ -34,7 +34,9 @@ test("Firecracker's own disk and its card get buckets that fill in a second, as 
   const description = await readDescription();
   for (const drive of drives) assert.equal(faultIn(description, "#Drive", drive), undefined);
   assert.equal(faultIn(description, "#NetworkInterface", nic), undefined);
-  assert.ok(!JSON.stringify(configuration(spec, "agent", noLimits)).includes("rate_limiter"));
+  assert.ok(
+    !JSON.stringify(configuration(spec, "agent", { limits: noLimits, serial: false })).includes("rate_limiter"),
+  );
 });
 
 test("QEMU's own disk is throttled, the shared disks are not", () => {

@@ -1,4 +1,5 @@
 /** A whole guest behind the stand-in: a QEMU without KVM that boots the kernel, initramfs and drives that Firecracker was told of. */
+import { createWriteStream } from "node:fs";
 import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Duplex } from "node:stream";
@@ -14,6 +15,8 @@ export type FakeMachine = {
   kernel: string;
   initramfs: string;
   drives: readonly { path: string; readonly: boolean }[];
+  /** Gets what the guest's console writes; undefined: nobody does. */
+  serial: string | undefined;
 };
 
 export type GuestMachine = {
@@ -72,7 +75,8 @@ export const guestMachine = (qemu: string): GuestMachine => {
         async () => undefined,
         silentProgress(),
       );
-      running.console.resume();
+      if (wanted.serial === undefined) running.console.resume();
+      else running.console.pipe(createWriteStream(wanted.serial, { flags: "r+" }));
       running.onAgentPort((open) => open && onUp());
       // As a reset of the guest ends Firecracker.
       void running.ended.then(() => process.exit(0));

@@ -34,6 +34,7 @@ export const fakeVmm = (version: string, guest: FakeGuest, machine: GuestMachine
   let vsock: Body | undefined;
   const drives = new Map<unknown, Body>();
   let metrics: Body | undefined;
+  let serial: string | undefined;
 
   /** A line of metrics: what was added since the last one, and what nobody reads beside it. */
   const tell = async () => {
@@ -58,6 +59,7 @@ export const fakeVmm = (version: string, guest: FakeGuest, machine: GuestMachine
   const configured = (): FakeMachine => ({
     vcpu,
     memory,
+    serial,
     kernel: String(source?.kernel_image_path),
     initramfs: String(source?.initrd_path),
     drives: [...drives.values()].map((drive) => ({
@@ -134,7 +136,12 @@ export const fakeVmm = (version: string, guest: FakeGuest, machine: GuestMachine
       metrics = body;
       return;
     }
-    if (call === "PUT /serial" || call === "PUT /cpu-config") return;
+    if (call === "PUT /serial") {
+      serial = body.serial_out_path === "/dev/null" ? undefined : String(body.serial_out_path);
+      if (serial !== undefined) await mustBeThere("The serial line cannot be opened", serial);
+      return;
+    }
+    if (call === "PUT /cpu-config") return;
     bootPath = true;
     if (call === "PUT /machine-config") {
       memory = Number(body.mem_size_mib);

@@ -18,7 +18,7 @@ let host: Host;
 let world: World;
 
 const here = async (): Promise<World> => {
-  await configure(host, SLIM, `vmm = "firecracker"\nfirecracker_bin = "${binary}"`);
+  await configure(host, SLIM, `vmm = "firecracker"\nfirecracker_bin = "${binary}"\nserial_console = true`);
   await installFixture(host, [SLIM]);
   return hostWorld(host, VMM);
 };
@@ -31,7 +31,7 @@ const inVm = async (): Promise<World> => {
   const root = await installNested(host, "box", SLIM);
   const copied = await host.banger("vm", "cp", binary, "box:/opt/firecracker");
   assert.equal(copied.status, 0, copied.stderr);
-  const settings = `vmm = "firecracker"\nfirecracker_bin = "/opt/firecracker"\n`;
+  const settings = `vmm = "firecracker"\nfirecracker_bin = "/opt/firecracker"\nserial_console = true\n`;
   return nestedWorld(await root.withUser("dev", settings), VMM);
 };
 

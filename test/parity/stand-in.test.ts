@@ -24,7 +24,7 @@ before(async () => {
   const folder = join(host.env.HOME, "fake");
   await mkdir(folder);
   const { path } = await installFake(folder, { version: "1.17.0" }, true);
-  await configure(host, SLIM, `vmm = "firecracker"\nfirecracker_bin = "${path}"`);
+  await configure(host, SLIM, `vmm = "firecracker"\nfirecracker_bin = "${path}"\nserial_console = true`);
   await installFixture(host, [SLIM]);
   await pretendKvm();
 });

@@ -14,6 +14,7 @@ const written = (config: Config): Record<string, string> => ({
   log_level: config.logLevel,
   vmm: config.vmm,
   firecracker_bin: config.firecrackerBin,
+  serial_console: String(config.serialConsole),
   qemu_bin: config.qemuBin,
   ssh_key_path: config.sshKeyPath,
   default_image_name: config.vmDefaults.image,
@@ -44,6 +45,7 @@ const listed = (items: readonly string[]): string => items.join(", ") || "none";
 /** Each value for a program: sizes in bytes, times in milliseconds, null for none. */
 const raw = (config: Config): Record<string, unknown> => ({
   ...written(config),
+  serial_console: config.serialConsole,
   auto_stop_stale_after: config.autoStopStaleAfter ?? null,
   stats_poll_interval: config.statsPollInterval,
   boot_timeout: config.bootTimeout,

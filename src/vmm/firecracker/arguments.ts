@@ -11,12 +11,12 @@ export const NIC = "net0";
 const GUEST_CID = 3;
 
 /** `i8042` and `8250`: looking for a keyboard and serial lines that are not there takes most of a boot. */
-const kernelArguments = [
+const kernelArguments = (serial: boolean) => [
   "reboot=k",
   "panic=1",
   "quiet",
   "loglevel=1",
-  "8250.nr_uarts=0",
+  serial ? "console=ttyS0" : "8250.nr_uarts=0",
   "i8042.noaux",
   "i8042.nomux",
   "i8042.nopnp",
@@ -24,7 +24,7 @@ const kernelArguments = [
   "pci=off",
   "swiotlb=noforce",
   "random.trust_cpu=on",
-] as const;
+];
 
 /** A link in the VM's socket folder: the same name in every VM, since a snapshot is loaded with the paths it was saved with. */
 export const driveLink = (index: number): string => `disk${index}`;
@@ -78,16 +78,27 @@ const NO_NESTED = {
   ],
 };
 
+/** What the user's settings say of every machine. */
+export type Settings = {
+  limits: Limits;
+  /** The guest has a serial line, and its console there. */
+  serial: boolean;
+};
+
 export type Shape = Pick<MachineSpec, "vcpu" | "memory" | "kernelArguments" | "disks" | "nic">;
 
 /** A bucket that fills within a second. */
 const perSecond = (bytes: number) => ({ bandwidth: { size: bytes, refill_time: 1000 } });
 
 /** Everything that makes the machine, but for the places of kernel and initramfs. */
-export const configuration = (spec: Shape, vsock: string, { diskBandwidth, networkBandwidth }: Limits) => ({
+export const configuration = (
+  spec: Shape,
+  vsock: string,
+  { limits: { diskBandwidth, networkBandwidth }, serial }: Settings,
+) => ({
   cpu: NO_NESTED,
   machine: { vcpu_count: spec.vcpu, mem_size_mib: memoryMiB(spec) },
-  kernelArguments: [...kernelArguments, ...spec.kernelArguments].join(" "),
+  kernelArguments: [...kernelArguments(serial), ...spec.kernelArguments].join(" "),
   drives: spec.disks.map(({ readonly }, index) => ({
     drive_id: driveLink(index),
     path_on_host: driveLink(index),
@@ -109,12 +120,17 @@ export const configuration = (spec: Shape, vsock: string, { diskBandwidth, netwo
   },
 });
 
-/** The guest owns the serial line's registers, whatever its kernel does with them: what it writes must not fill a file of ours. */
-const NO_SERIAL = { serial_out_path: "/dev/null" };
+/** Name of the pipe that the serial line is written to, in Firecracker's folder. */
+export const CONSOLE = "console";
+/** The guest owns the serial line's registers, whatever its kernel does with them: what it writes must not fill a file of ours, nor keep the daemon busy. */
+const serialLine = (serial: boolean) =>
+  serial
+    ? { serial_out_path: CONSOLE, rate_limiter: { size: 2 ** 20, refill_time: 1000 } }
+    : { serial_out_path: "/dev/null" };
 
 /** All calls from a fresh Firecracker to a guest that runs. */
-export const bringUp = async (api: FirecrackerApi, spec: MachineSpec, limits: Limits): Promise<void> => {
-  await api.putSerial(NO_SERIAL);
+export const bringUp = async (api: FirecrackerApi, spec: MachineSpec, settings: Settings): Promise<void> => {
+  await api.putSerial(serialLine(settings.serial));
   await api.putMetrics({ metrics_path: METRICS });
   if (spec.restore) {
     await api.loadSnapshot({
@@ -124,7 +140,7 @@ export const bringUp = async (api: FirecrackerApi, spec: MachineSpec, limits: Li
     });
     return;
   }
-  const wanted = configuration(spec, basename(spec.sockets.agent), limits);
+  const wanted = configuration(spec, basename(spec.sockets.agent), settings);
   await api.putMachineConfiguration(wanted.machine);
   await api.putCpuConfiguration(wanted.cpu);
   await api.putBootSource({

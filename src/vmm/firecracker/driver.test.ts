@@ -13,13 +13,16 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { test } from "node:test";
 import { greets, MEMORY, withFake } from "../../../test/fake-firecracker/bed.ts";
 import type { RecordedRequest } from "../../../test/fake-firecracker/settings.ts";
 import { silentProgress } from "../../contract/progress.ts";
 import { processStartTime, processState } from "../../host/proc.ts";
+import type { Machine } from "../driver.ts";
 import { firecrackerDriver } from "./driver.ts";
 
 const calls = (requests: readonly RecordedRequest[]): string[] =>
@@ -237,6 +240,40 @@ test("what its devices have moved is added up, also by a later daemon for itself
     first.detach();
     const machine = await driver.adopt(first.identity, spec.sockets);
     assert.deepEqual((await machine?.deviceUse())?.disk, { read: 4096, written: 512 });
+  }));
+
+test("with a serial line its guest's console comes through a pipe, to a later daemon too; without one there is none", () =>
+  withFake({}, async ({ start, driver, spec, program, requests }) => {
+    const silent = await start();
+    assert.equal(await text(silent.console), "");
+    await silent.kill();
+    const before = (await requests()).length;
+    const loud = firecrackerDriver({ firecracker: program, qemu: "qemu", kvm: async () => undefined, serial: true });
+    const first = await loud.start(spec, async () => undefined, silentProgress());
+    const asked = (await requests()).slice(before);
+    assert.deepEqual(asked.find(({ path }) => path === "/serial")?.body, {
+      serial_out_path: "console",
+      rate_limiter: { size: 1_048_576, refill_time: 1000 },
+    });
+    const source = asked.find(({ path }) => path === "/boot-source")?.body as { boot_args: string };
+    assert.match(source.boot_args, /console=ttyS0/);
+    assert.doesNotMatch(source.boot_args, /nr_uarts/);
+    const shape = { ...spec, nic: undefined };
+    assert.notEqual(await loud.signature(shape), await driver.signature(shape));
+    const pipe = join(spec.sockets.folder, "console");
+    assert.equal((await stat(pipe)).mode & 0o777, 0o600);
+    const hears = async (machine: Machine, words: string) => {
+      await appendFile(pipe, words);
+      const [heard] = (await once(machine.console, "data")) as [Buffer];
+      assert.equal(String(heard), words);
+    };
+    await hears(first, "first");
+    first.detach();
+    const machine = await driver.adopt(first.identity, spec.sockets);
+    assert.ok(machine);
+    await hears(machine, "later");
+    await machine.kill();
+    assert.ok(machine.console.destroyed);
   }));
 
 test("a disk grows while the guest runs", () =>

@@ -9,17 +9,18 @@ import { once } from "../../host/once.ts";
 import { processesNaming, processStartTime, processState } from "../../host/proc.ts";
 import { describeExit, type Exit } from "../../host/process.ts";
 import { connectTo } from "../../host/sockets.ts";
-import { type Driver, type Limits, type MachineEnd, noLimits } from "../driver.ts";
+import { type Driver, type Limits, type MachineEnd, noLimits, type ProcessIdentity } from "../driver.ts";
 import { endHelpers, unreachableMachine } from "../qemu/machine.ts";
 import { chooseNetwork, startPlainPasst } from "../qemu/network.ts";
 import { hostCpu } from "../qemu/signature.ts";
 import { firecrackerApi } from "./api.ts";
 import { socketAppears } from "./appears.ts";
-import { bringUp, configuration, diskOf, driveLink, folderLinks, NIC } from "./arguments.ts";
+import { bringUp, configuration, CONSOLE, diskOf, driveLink, folderLinks, NIC } from "./arguments.ts";
 import { namespacesRefused, requireKvm, requireTap } from "./host.ts";
 import { launch, type Launched } from "./launch.ts";
 import { machine } from "./machine.ts";
-import { makeMetricsPipe, METRICS, readMetrics } from "./metrics.ts";
+import { METRICS, readMetrics } from "./metrics.ts";
+import { makePipe, openPipe } from "./pipe.ts";
 import { needsOf } from "./program.ts";
 import { locateFirecracker, readRelease } from "./release.ts";
 import { listenForKnocks } from "./vsock.ts";
@@ -31,6 +32,8 @@ export type FirecrackerOptions = {
   qemu: string;
   /** Default: none. */
   limits?: Limits;
+  /** Default: off, for it is slow. */
+  serial?: boolean;
   /** Default: `requireKvm`. */
   kvm?: (qemu: string) => Promise<void>;
 };
@@ -39,6 +42,7 @@ export const firecrackerDriver = ({
   firecracker,
   qemu,
   limits = noLimits,
+  serial = false,
   kvm = requireKvm,
 }: FirecrackerOptions): Driver => {
   const program = once(async () => {
@@ -77,13 +81,15 @@ export const firecrackerDriver = ({
     const pipe = join(sockets.folder, METRICS);
     const [passt] = await Promise.all([
       spec.nic && startPlainPasst(sockets.folder, spec.networkLog),
-      rm(pipe, { force: true }).then(() => makeMetricsPipe(pipe)),
+      makePipe(pipe),
+      serial ? makePipe(join(sockets.folder, CONSOLE)) : rm(join(sockets.folder, CONSOLE), { force: true }),
     ]);
     const metrics = await readMetrics(pipe, driveLink(1), NIC);
     undo.defer(() => metrics.close());
-    const passtTime = passt && (await processStartTime(passt.pid));
-    const helpers = passt && passtTime !== undefined ? [{ pid: passt.pid, startTime: passtTime }] : [];
-    undo.defer(() => endHelpers(helpers));
+    const console = await consoleOf(sockets.folder);
+    undo.defer(() => void console?.destroy());
+    const network = await identities(passt?.pid);
+    undo.defer(() => endHelpers(network));
     let launched: Launched;
     try {
       throwIfAborted(progress.signal);
@@ -100,14 +106,29 @@ export const firecrackerDriver = ({
     const pid = await Promise.race([launched.pid, failed]);
     const startTime = await processStartTime(pid);
     if (startTime === undefined) return await failed;
+    const helpers = [...network, ...(await identities(launched.launcher))];
     const identity = { pid, startTime, helpers };
     await onIdentity(identity);
     const client = firecrackerApi(await api.connect(failed, progress.signal));
     undo.defer(() => client.close());
-    await abortable(Promise.race([untilEnd(bringUp(client, spec, limits), failed), failed]), progress.signal);
+    await abortable(
+      Promise.race([untilEnd(bringUp(client, spec, { limits, serial }), failed), failed]),
+      progress.signal,
+    );
     undo.move();
     const booted = spec.restore !== undefined;
-    return machine({ identity, api: client, knocks, metrics, sockets, release, exited, booted, paused: false });
+    return machine({
+      identity,
+      api: client,
+      knocks,
+      metrics,
+      console,
+      sockets,
+      release,
+      exited,
+      booted,
+      paused: false,
+    });
   };
 
   const adopt: Driver["adopt"] = async (identity, sockets) => {
@@ -129,18 +150,29 @@ export const firecrackerDriver = ({
     const { release } = await program();
     const pipe = join(sockets.folder, METRICS);
     const metrics = (await exists(pipe)) ? await readMetrics(pipe, driveLink(1), NIC) : undefined;
+    const console = await consoleOf(sockets.folder);
     const known = { exited: undefined, knocks: undefined, booted: true };
-    return machine({ identity, api: client, metrics, sockets, release, paused, ...known });
+    return machine({ identity, api: client, metrics, console, sockets, release, paused, ...known });
   };
 
   const signature: Driver["signature"] = async (spec) => {
     const [{ release }, cpu] = await Promise.all([program(), hostCpu()]);
     // A MAC address is the guest's own affair after a restore.
     const shape = { ...spec, nic: spec.nic && { mac: "02:00:00:00:00:00", rules: "", enforce: false } };
-    return JSON.stringify([release.join("."), cpu, configuration(shape, "agent", limits)]);
+    return JSON.stringify([release.join("."), cpu, configuration(shape, "agent", { limits, serial })]);
   };
 
   return { name: "firecracker", host, signature, start, adopt, running };
+};
+
+/** The guest's serial line, where it has one. */
+const consoleOf = async (folder: string): Promise<Socket | undefined> =>
+  (await exists(join(folder, CONSOLE))) ? openPipe(join(folder, CONSOLE)) : undefined;
+
+/** Of a process, if it is there. */
+const identities = async (pid: number | undefined): Promise<ProcessIdentity[]> => {
+  const startTime = pid === undefined ? undefined : await processStartTime(pid);
+  return pid === undefined || startTime === undefined ? [] : [{ pid, startTime }];
 };
 
 /** A call that breaks off because Firecracker has ended fails by that end, which says more. */

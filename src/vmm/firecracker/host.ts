@@ -1,7 +1,8 @@
 /** Whether Firecracker can work on this host. */
 import { access, constants } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
-import { readFileIfThere, stagingDirectory } from "../../host/files.ts";
+import { readFileIfThere } from "../../host/files.ts";
 import { agentBinary } from "../../host/paths.ts";
 import { runTool } from "../../host/process.ts";
 import { probeAcceleration } from "../qemu/accel.ts";
@@ -76,10 +77,10 @@ export const requireTap = async (): Promise<void> => {
  * @returns why not; undefined where it can
  */
 export const namespacesRefused = async (): Promise<string | undefined> => {
-  await using folder = await stagingDirectory("launch");
+  const cwd = tmpdir();
   try {
-    const argv = [agentBinary(), "--launch", "--confine", "--write", folder.path, "--"] as const;
-    await runTool({ argv, cwd: folder.path, signal: AbortSignal.timeout(10_000) });
+    const argv = [agentBinary(), "--launch", "--confine", "--write", cwd, "--"] as const;
+    await runTool({ argv, cwd, signal: AbortSignal.timeout(10_000) });
     return undefined;
   } catch (error) {
     if (!(error instanceof BangerError) || error.code !== "TOOL_FAILED") throw error;

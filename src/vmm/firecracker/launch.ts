@@ -10,6 +10,8 @@ import { firecrackerArguments } from "./arguments.ts";
 export type Launched = {
   /** Firecracker's own; never resolves where it has not come to be. */
   pid: Promise<number>;
+  /** The launcher's. */
+  launcher: number;
   /** How Firecracker ended, or the launcher before it. */
   exited: Promise<Exit>;
   /** Ends both. Resolves when they are gone. */
@@ -42,6 +44,7 @@ export const launch = async (spec: MachineSpec, { program, view, nic }: LaunchOp
   });
   return {
     pid: firstLine(running.child.stdio[4] as Readable),
+    launcher: running.pid,
     exited: running.exited,
     end: async () => {
       // The launcher ends Firecracker, and then itself.

@@ -24,6 +24,8 @@ export type Parts = {
   release: Release;
   /** Undefined where an earlier build started it. */
   metrics: Metrics | undefined;
+  /** The guest's serial line; undefined where it has none. */
+  console: Socket | undefined;
   /** How the process ended, when it is a child of this one. */
   exited: Promise<MachineEnd> | undefined;
   /** The guest has booted: it need not be waited for until it knocks. */
@@ -32,7 +34,7 @@ export type Parts = {
   paused: boolean;
 };
 
-export const machine = ({ identity, api, metrics, sockets, release, exited, ...state }: Parts): Machine => {
+export const machine = ({ identity, api, metrics, console, sockets, release, exited, ...state }: Parts): Machine => {
   const ended = Promise.withResolvers<MachineEnd>();
   let detached = false;
   let killed = false;
@@ -43,11 +45,13 @@ export const machine = ({ identity, api, metrics, sockets, release, exited, ...s
     if (detached) return;
     api.close();
     metrics?.close();
+    console?.destroy();
     await knocks?.close();
     // What cannot be removed is in nobody's way; the end must be told.
     for (const made of [await readlink(join(sockets.folder, SAVING)).catch(() => undefined), sockets.folder])
       if (made !== undefined) await rm(made, { recursive: true, force: true }).catch(() => undefined);
     await endHelpers(identity.helpers).catch(() => undefined);
+    for (const helper of identity.helpers) await gone(helper, () => detached).catch(() => undefined);
     ended.resolve({ ...end, clean: killed || end.clean });
   };
   if (exited) void exited.then(finish);
@@ -115,8 +119,7 @@ export const machine = ({ identity, api, metrics, sockets, release, exited, ...s
 
   return {
     identity,
-    // The serial line is off: see docs/vmm.md.
-    console: new PassThrough().end(),
+    console: console ?? new PassThrough().end(),
     openAgentChannel,
     // vsock tells of the agent's end by the end of the connection.
     onAgentPort: () => undefined,
@@ -158,6 +161,7 @@ export const machine = ({ identity, api, metrics, sockets, release, exited, ...s
       detached = true;
       api.close();
       metrics?.close();
+      console?.destroy();
       void knocks?.close();
     },
   };

@@ -1,9 +1,6 @@
 /** What Firecracker tells of its devices: lines of JSON through a named pipe, each with what was added since the line before it. */
-import { constants, open } from "node:fs";
-import { Socket } from "node:net";
-import { promisify } from "node:util";
-import { runTool } from "../../host/process.ts";
 import type { DeviceUse } from "../driver.ts";
+import { openPipe } from "./pipe.ts";
 
 /** Name of the pipe, in Firecracker's folder. */
 export const METRICS = "metrics";
@@ -21,20 +18,12 @@ export type Metrics = {
   close(): void;
 };
 
-/** A pipe, not a file, which would grow without end: what nobody reads stays out once it is full. @param path where nothing is */
-export const makeMetricsPipe = async (path: string): Promise<void> => {
-  await runTool({ argv: ["mkfifo", "-m", "600", path] });
-};
-
 /** @param disk id of the drive that is told of; @param nic of the card */
 export const readMetrics = async (path: string, disk: string, nic: string): Promise<Metrics> => {
-  // For writing too: it has then no end whoever writes to it, and opening it waits for nobody.
-  const fd = await promisify(open)(path, constants.O_RDWR | constants.O_NONBLOCK, 0);
-  const pipe = new Socket({ fd, readable: true, writable: false });
+  const pipe = await openPipe(path);
   const use: Counted = { disk: { read: 0, written: 0 }, network: { received: 0, sent: 0 } };
   let rest = "";
   let told = Promise.withResolvers<void>();
-  pipe.on("error", () => pipe.destroy());
   pipe.setEncoding("utf8").on("data", (text: string) => {
     const lines = (rest + text).split("\n");
     rest = lines.pop() ?? "";

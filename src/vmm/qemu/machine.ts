@@ -162,7 +162,7 @@ export const endHelpers = async (helpers: readonly ProcessIdentity[]): Promise<v
 };
 
 /** Waits for the end of a process that is not our child: the kernel tells only parents, so this looks, at first often, then each second. */
-export const gone = async (identity: MachineIdentity, given: () => boolean): Promise<void> => {
+export const gone = async (identity: ProcessIdentity, given: () => boolean): Promise<void> => {
   for (let wait = 1; !given() && (await processStartTime(identity.pid)) === identity.startTime; wait *= 2) {
     wait = Math.min(wait, 1000);
     await new Promise((resolve) => setTimeout(resolve, wait));
