@@ -39,8 +39,14 @@ test("installed, it takes over from the daemon that a command had started, and s
   assert.equal(await servicePid(), Number(installed));
   assert.equal(await ok("systemd-analyze verify --user ~/.config/systemd/user/bangerd.service 2>&1"), "");
   assert.equal(await banger("vm run -d --name inner"), "inner");
-  // In the service's control group, which systemd ends with it where the unit does not say otherwise.
-  assert.match(await ok("systemctl --user status bangerd"), /-name banger-inner/);
+  // In a control group of its own, under the user's systemd, with limits that the kernel has been told.
+  const { pid } = JSON.parse(await banger("vm show inner --json")) as { pid: number };
+  const own = await ok(`until grep banger- /proc/${pid}/cgroup; do sleep 0.1; done`);
+  const group = /^0::(\/.*\/user@0\.service\/.*\/(banger-[0-9a-f]{8}-\d+\.scope))$/.exec(own);
+  const [memory, tasks] = (await ok(`cd /sys/fs/cgroup${group?.[1]}; cat memory.max pids.max`)).split("\n").map(Number);
+  assert.ok(memory && memory > 2 ** 28 && memory < 2 ** 32, `${memory}`);
+  assert.equal(tasks, 129);
+  assert.match(await ok(`systemctl --user status ${group?.[2]}`), /VM inner of banger[\s\S]*-name banger-inner/);
   await banger("vm exec inner -- touch /run/mark");
 });
 

@@ -14,6 +14,7 @@ import { type NetworkRules, writeRules } from "../network/rules-file.ts";
 import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { HEARD_AT_ONCE, hostTime, tellHostTime } from "./clock.ts";
+import { limitMachine } from "./scope.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
 import { type MachinePlan, planMachine, type Shape } from "./plan.ts";
@@ -75,6 +76,7 @@ export const startMachine = async (
     vm.network === "none" ? undefined : writeRules(files.networkRules, rules),
   ]);
   const machine = await driver.start({ ...plan.spec(vm, files), restore: from, background }, onIdentity, progress);
+  void limitMachine(vm, machine.identity, services);
   keepConsole(machine.console, files, log);
   return machine;
 };
