@@ -176,6 +176,14 @@ describe("flags", () => {
     [["run", "--env", "A\nB=1"], /environment setting/],
     [["run", "--name", "x".repeat(300)], /^"x{60}…" \(300 characters\) is not a valid VM name$/],
     [["run", "--name", "bøx"], /"bøx" is not a valid VM name/],
+    [["run", "--allow", "https://example.org"], /is no network rule/, /example\.org:443/],
+    [["run", "--deny", "1.2.3.4:70000"], /is no network rule/],
+    [["run", "--allow", "[::1]:80"], /is no network rule/],
+    [["run", "--team", "My Team"], /"My Team" is not a valid team name/],
+    [["vm", "net", "allow", "box"], /RULE is missing/],
+    [["vm", "net", "log"], /VM is missing/],
+    [["run", "--mode", "deep"], /not a valid mode/, /shallow/],
+    [["vm", "workspace", "prepare", "box"], /PATH is missing/],
   ];
   for (const [line, message, hint] of wrong) {
     test(`refused: ${line.join(" ")}`, async () => {

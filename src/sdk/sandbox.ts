@@ -3,6 +3,8 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Client, openClient } from "../client/client.ts";
 import { BangerError } from "../contract/errors.ts";
+import { parseNetRule } from "../contract/net-rules.ts";
+import type { NetRule } from "../contract/network.ts";
 import { parsePublish } from "../contract/ports.ts";
 import type { Publish } from "../contract/published.ts";
 import type {
@@ -35,6 +37,9 @@ const collect = async (stream: Readable): Promise<Buffer> => {
 
 const portsOf = (ports: readonly PortOption[]): Publish[] =>
   ports.map((port) => (typeof port === "string" ? parsePublish(port) : port));
+
+const rulesOf = (action: NetRule["action"], rules: readonly string[]): NetRule[] =>
+  rules.map((rule) => parseNetRule(action, rule));
 
 /** @param owned it is deleted when it is disposed of */
 const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSandbox => {
@@ -137,6 +142,10 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSand
     ports: () => client.call("vmPorts", vm, {}),
     publish: async (ports, options = {}) => client.call("vmPublish", vm, { ports: portsOf(ports), ...options }),
     unpublish: async (ports, options = {}) => client.call("vmUnpublish", vm, { ports: portsOf(ports), ...options }),
+    net: async ({ allow = [], deny = [], remove = false }) => {
+      const rules = [...rulesOf("deny", deny), ...rulesOf("allow", allow)];
+      return await client.call("vmNet", vm, remove ? { remove: rules } : { add: rules });
+    },
     logs: async ({ follow = false, since, signal } = {}) => {
       const opened = await client.stream("vmLogs", vm, { follow, ...given({ since }) }, { signal });
       opened.stdin.end();
@@ -183,13 +192,14 @@ const opened = async (owned: boolean, make: (client: Client) => Promise<Vm>): Pr
  * @throws what went wrong, after what was made is undone: VM_NAME_TAKEN, IMAGE_NOT_FOUND, HOST_LIMIT, VM_BOOT_FAILED, VM_BOOT_TIMEOUT, CANCELLED
  */
 const create = (options: SandboxOptions = {}): Promise<OpenSandbox> => {
-  const { signal, onProgress, memory, diskSize, publish, ...rest } = options;
+  const { signal, onProgress, memory, diskSize, publish, allow = [], deny = [], ...rest } = options;
   return opened(true, async (client) => {
     const request: CreateVm = {
       dockerConfig: dockerConfigFile(),
       ...given(rest),
       ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
       ...(publish ? { publish: portsOf(publish) } : {}),
+      ...(allow.length + deny.length > 0 ? { rules: [...rulesOf("deny", deny), ...rulesOf("allow", allow)] } : {}),
     };
     const progress = progressOf(given({ signal, onProgress }));
     const vm = await client.operation("vmCreate", {}, request, progress);

@@ -36,7 +36,14 @@ export type SandboxOptions = WorkOptions & {
   memory?: number | string;
   /** Bytes, or a size such as `8G`. */
   diskSize?: number | string;
-  network?: "user" | "none";
+  /** user: the world, and nothing near; policy: only what is allowed; learn: as user, and it is written down; none: no network card. */
+  network?: "user" | "policy" | "learn" | "none";
+  /** What it may reach besides, as `vm net allow` takes it: `github.com:443`, `192.168.1.0/24`. */
+  allow?: readonly string[];
+  /** What it may not reach; looked at before what is allowed. */
+  deny?: readonly string[];
+  /** Reaches the other VMs of this team by `NAME.vm`, and is reached by them. */
+  team?: string;
   /** Its guest can run VMs with KVM; default: it cannot. */
   nested?: boolean;
   /** Environment of every command. */
@@ -175,6 +182,12 @@ export type Sandbox = AsyncDisposable & {
    * @throws PORT_NOT_FOUND
    */
   unpublish(ports: readonly PortOption[], options?: { auto?: boolean; all?: boolean }): Promise<Vm>;
+  /**
+   * Changes what its network may reach, at once where it runs: the first rule that fits decides, and new ones come before those that are there, `deny` before `allow`.
+   * @param change remove: takes these rules away
+   * @throws USAGE, also for one to take away that is not there; TOOL_MISSING, VM_WRONG_STATE where nothing heeds them; then all stay
+   */
+  net(change: { allow?: readonly string[]; deny?: readonly string[]; remove?: boolean }): Promise<Vm>;
   /**
    * Its console, as the guest wrote it: control characters too.
    * @param options follow: goes on until `signal` is aborted; since: only what was written from then on, in ms since 1970

@@ -14,6 +14,8 @@ export type Manifest = {
   version: 1;
   /** The guest may have part of this only: its sending was begun. */
   arriving: boolean;
+  /** Nothing can be written there, by a mount of the guest's. Absent: that is not known. */
+  readonly?: boolean;
   mode: WorkspaceMode;
   /** By their folder below the root, `` for the root; one character a byte. */
   repositories: Record<string, RepositoryManifest>;

@@ -88,12 +88,13 @@ const strayFiles = async (world: World, vms: readonly Vm[]): Promise<string[]> =
   for (const id of await namesIn(join(runtime, "vms"))) {
     if (!running.has(id)) findings.push(`sockets of ${id}, which does not run`);
     for (const name of await namesIn(join(runtime, "vms", id)))
-      if (!["agent.sock", "qmp.sock", "console.sock"].includes(name)) findings.push(`runtime/vms/${id}/${name}`);
+      if (!["agent.sock", "qmp.sock", "console.sock", "team.sock"].includes(name))
+        findings.push(`runtime/vms/${id}/${name}`);
   }
   for (const id of await namesIn(join(state, "vms"))) {
     if (!ids.has(id)) findings.push(`folder of ${id}, which is no VM`);
     for (const name of await namesIn(join(state, "vms", id)))
-      if (name.endsWith(".new") || name === "waking" || (name === "asleep" && !asleep.has(id)))
+      if (/\.(?:new|tmp)$/.test(name) || name === "waking" || (name === "asleep" && !asleep.has(id)))
         findings.push(`${id}/${name}`);
   }
   for (const kind of ["snapshots", "templates"])

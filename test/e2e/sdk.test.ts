@@ -56,6 +56,13 @@ test("what listens in the guest is found and reached", async () => {
   );
   assert.deepEqual((await box.unpublish([], { all: true })).published, []);
   await assert.rejects(box.publish(["web"]), { code: "USAGE" });
+  const { rules } = await box.net({ deny: ["any:25"], allow: ["192.168.1.5:22"] });
+  assert.deepEqual(
+    rules.map(({ action, to }) => `${action} ${to}`),
+    ["deny 0.0.0.0/0", "allow 192.168.1.5/32"],
+  );
+  assert.deepEqual((await box.net({ deny: ["any:25"], allow: ["192.168.1.5:22"], remove: true })).rules, []);
+  await assert.rejects(box.net({ deny: ["any:25"], remove: true }), { code: "USAGE" });
   const connection = await box.dial({ port: 8123 });
   connection.stderr.resume();
   assert.equal(await text(connection.stdout), "hello\n");

@@ -3,7 +3,7 @@
 use super::names::{Names, told_by};
 use super::policy::{Destination, Policy, TCP, UDP, Verdict};
 use super::refusal;
-use super::team::{Deliver, Wire};
+use super::team::{Deliver, Membership, Wire};
 use crate::sys::{check, own};
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -39,8 +39,9 @@ pub struct Gate {
     policy: RwLock<Policy>,
     names: Mutex<Names>,
     told: Mutex<Told>,
-    /// To the peers of a team.
-    wire: Option<Wire>,
+    /// To the peers of a team, from when the rules first name one.
+    wire: RwLock<Option<Wire>>,
+    deliver: Arc<Deliver>,
 }
 
 impl Gate {
@@ -49,11 +50,12 @@ impl Gate {
         // Watched first, so that no change is missed.
         let changes = watch(path)?;
         let policy = read(path)?;
-        let wire = Wire::open(&policy.team, deliver)?;
+        let wire = RwLock::new(Wire::open(&policy.team, deliver.clone())?);
         let gate = Arc::new(Gate {
             path: path.to_path_buf(),
             policy: RwLock::new(policy),
             wire,
+            deliver,
             names: Mutex::default(),
             told: Mutex::default(),
         });
@@ -67,7 +69,7 @@ impl Gate {
         match policy.judge(frame, &self.names) {
             Verdict::Pass => policy.team.answer(frame).map_or(Admission::Pass, Admission::Answer),
             Verdict::Team => {
-                if let Some(wire) = &self.wire {
+                if let Some(wire) = &*self.wire.read().unwrap_or_else(PoisonError::into_inner) {
                     wire.send(&policy.team, frame);
                 }
                 Admission::Drop
@@ -113,6 +115,17 @@ impl Gate {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).last(to.address).map(str::to_string)
     }
 
+    /// A team that cannot be joined is one whose members cannot be reached.
+    fn join(&self, team: &Membership) {
+        let mut wire = self.wire.write().unwrap_or_else(PoisonError::into_inner);
+        if wire.is_none() {
+            *wire = Wire::open(team, self.deliver.clone()).unwrap_or_else(|error| {
+                let _ = writeln!(io::stderr(), "team not joined: {error}");
+                None
+            });
+        }
+    }
+
     fn follow(&self, changes: &OwnedFd) {
         let mut events = [0_u8; 4096];
         loop {
@@ -126,6 +139,7 @@ impl Gate {
             }
             // Rules that cannot be read leave those that were there.
             if let Ok(policy) = read(&self.path) {
+                self.join(&policy.team);
                 *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
                 self.told.lock().unwrap_or_else(PoisonError::into_inner).destinations.clear();
             }
@@ -183,6 +197,32 @@ mod tests {
         assert_eq!(passed(to, Some("a.lan")), "passed tcp 192.168.1.1:80 a.lan");
         let other = Destination { protocol: 47, port: None, ..to };
         assert_eq!(refused(other, None, "never"), "refused protocol 47 192.168.1.1 by: never");
+    }
+
+    #[test]
+    fn a_team_is_joined_when_the_rules_come_to_name_one() {
+        let folder = std::env::temp_dir().join(format!("banger-gate-team-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let path = folder.join("rules");
+        fs::write(&path, "default allow").expect("rules");
+        let (got, frames) = std::sync::mpsc::channel::<Vec<u8>>();
+        let got = Mutex::new(got);
+        let deliver = move |frame: &[u8]| drop(got.lock().expect("unpoisoned").send(frame.to_vec()));
+        let _gate = Gate::open(&path, Arc::new(deliver)).expect("a gate");
+        let socket = folder.join("team.sock");
+        fs::write(folder.join("new"), format!("team 10.0.3.2 02:00:00:00:00:09 {}", socket.display())).expect("rules");
+        fs::rename(folder.join("new"), &path).expect("in place");
+        let peer = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+        let mut packet = vec![0x45, 0, 0, 20, 0, 0, 0, 0, 64, TCP, 0, 0, 10, 0, 3, 9, 10, 0, 2, 15];
+        packet.resize(40, 0);
+        let patience = Instant::now();
+        while peer.send_to(&packet, &socket).is_err() {
+            assert!(patience.elapsed().as_secs() < 30);
+            thread::yield_now();
+        }
+        let frame = frames.recv_timeout(std::time::Duration::from_secs(30)).expect("a frame");
+        assert_eq!(&frame[14..], &packet);
+        fs::remove_dir_all(&folder).expect("the folder");
     }
 
     #[test]

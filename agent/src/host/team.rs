@@ -28,7 +28,7 @@ const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 3, 1];
 /// Longest packet.
 const PACKET_MAX: usize = 65_535;
 /// Packets that wait for one peer; more are lost, as on any wire that is too narrow.
-const WAITING_MAX: usize = 256;
+const WAITING_MAX: usize = 64;
 /// How long a packet waits for a peer that does not take any.
 const PATIENCE: Duration = Duration::from_secs(1);
 const ICMP: u8 = 1;

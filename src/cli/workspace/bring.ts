@@ -41,9 +41,11 @@ export const bringIn = async (
   const before = await manifestIn(files, record);
   if (before === undefined) await refuseForeign(files, path);
   const difference = await differenceFrom(plan, before, options.staging, progress.signal);
-  const { changed, removed, manifest } = difference;
+  const { changed, removed } = difference;
+  const manifest = { ...difference.manifest, readonly: options.readonly };
   if (before && !before.arriving && !options.force) await refuseOverwriting(files, path, before, difference);
-  if (before) await program(["sh", "-c", 'while umount "$1" 2>/dev/null; do :; done', "sh", path]);
+  if (before && before.readonly !== false)
+    await program(["sh", "-c", 'while umount "$1" 2>/dev/null; do :; done', "sh", path]);
 
   // Until all is there, the guest is known to have any part of the old and the new.
   await writeManifest(files, record, { ...manifest, arriving: true, files: { ...before?.files, ...manifest.files } });

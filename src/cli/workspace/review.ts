@@ -86,13 +86,14 @@ const reviewByHand = async (client: Client, vm: Vm, signal: AbortSignal): Promis
   const both = AbortSignal.any([signal, loading.signal]);
   // The guest works while the host's repository is looked at.
   const names = namesIn(client, vm, workspaceOf(vm).path, both);
-  names.catch(() => undefined);
   try {
     const repository = await repositoryOf(vm);
     const review = newReview(repository.root, repository.git);
     const load = async (onFile: () => void): Promise<void> => {
-      review.list((await names) ?? []);
-      onFile();
+      for (const some of [names.known, names.all]) {
+        review.list(await some);
+        onFile();
+      }
       await review.lookUpIgnored();
       await loadPatch(client, vm, review, both, onFile);
     };

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { mkdtemp, mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { PassThrough } from "node:stream";
 import { test } from "node:test";
 import { nextFrame, type ScriptedGuest, scriptedGuest } from "../../../test/support/scripted-guest.ts";
@@ -201,6 +201,17 @@ test("a disk without a record survives a daemon's start, an empty folder does no
     await writeFile(vmFiles(kept).disk, "somebody's work");
     await vmService(storeOf([]), servicesOf(undefined), async () => ({}) as never).adoptAll();
     assert.deepEqual(await readdir(join(vmFiles(kept).folder, "..")), [kept]);
+  }));
+
+test("what a killed daemon was writing in a VM's folder goes, and nothing else", () =>
+  inState(async () => {
+    const vm = row({ id: "c".repeat(32), state: "stopped" });
+    const { folder, disk, networkRules } = vmFiles(vm.id);
+    await mkdir(folder, { recursive: true });
+    // No process has this number.
+    for (const path of [disk, networkRules, `${networkRules}.4194305-0123456789ab.tmp`]) await writeFile(path, "x");
+    await vmService(storeOf([vm]), servicesOf(undefined), async () => ({}) as never).adoptAll();
+    assert.deepEqual((await readdir(folder)).sort(), [disk, networkRules].map((path) => basename(path)).sort());
   }));
 
 test("a daemon that ends waits until a cancelled run has removed its VM", { timeout: 10_000 }, async () => {

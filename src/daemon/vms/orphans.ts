@@ -9,7 +9,7 @@ import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { abortable, silentProgress, withDeadline } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest } from "../../guest/connection.ts";
-import { exists } from "../../host/files.ts";
+import { exists, removeHalfWritten } from "../../host/files.ts";
 import { daemonSocket, roots, vmFiles, vmSockets, vmSocketsFolder, vmsFolder } from "../../host/paths.ts";
 import type { Driver, MachineIdentity } from "../../vmm/driver.ts";
 import type { Log } from "../log.ts";
@@ -107,15 +107,18 @@ const ensureFolder = async (path: string): Promise<void> => {
 };
 
 /**
- * Removes folders of VMs that have no record and no disk: a start was cut off in a way that cost the record.
+ * Removes folders of VMs that have no record and no disk (a start was cut off in a way that cost the record), and what an earlier daemon was writing in those
+ * of others.
  * @returns folders that were kept
  */
 const removeFolders = async (known: ReadonlySet<string>, busy: ReadonlySet<string>): Promise<string[]> => {
   const kept: string[] = [];
   for (const name of await namesIn(vmsFolder())) {
-    if (!ID.test(name) || known.has(name) || busy.has(name)) continue;
+    if (!ID.test(name)) continue;
     const { folder, disk, ready } = vmFiles(name);
-    if ((await exists(disk)) && !(await exists(ready))) kept.push(folder);
+    if (known.has(name)) await removeHalfWritten(folder);
+    else if (busy.has(name)) continue;
+    else if ((await exists(disk)) && !(await exists(ready))) kept.push(folder);
     else await rm(folder, { recursive: true, force: true });
   }
   return kept;

@@ -15,10 +15,10 @@ export GIT_OPTIONAL_LOCKS=0
 if [ "$2" = known ]; then
   exec git -c core.fsmonitor=false diff-index --raw -z --no-renames --no-abbrev --ignore-submodules=dirty ${BASE_REF}
 fi
-exec git -c core.fsmonitor=false ls-files --others --exclude-standard -z
+exec $(command -v nice) git -c core.fsmonitor=false ls-files --others --exclude-standard -z
 `;
 
-/** Two programs, that a guest can run at once. @param path of the workspace in the guest */
+/** Two programs, that a guest can run at once; the second gives way to the first. @param path of the workspace in the guest */
 export const listPrograms = (path: string): { known: string[]; untracked: string[] } => ({
   known: ["sh", "-c", script, "sh", path, "known"],
   untracked: ["sh", "-c", script, "sh", path, "untracked"],

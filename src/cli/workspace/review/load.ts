@@ -9,24 +9,29 @@ import type { Review } from "../../../workspace/review/review.ts";
 import { guestProgram } from "../guest.ts";
 import { patchOf } from "../patch.ts";
 
-/**
- * Asks a VM for the names of what it has changed.
- * @returns undefined where it cannot tell: the patch then says why
- */
-export const namesIn = async (
+/** Names of what a VM has changed: of files that the repository has, then of all. What cannot be told is left out: the patch then says why. */
+export const namesIn = (
   client: Client,
   vm: Vm,
   path: string,
   signal: AbortSignal,
-): Promise<Listed[] | undefined> => {
+): { known: Promise<Listed[]>; all: Promise<Listed[]> } => {
   const program = guestProgram(client, vm.id, signal);
   const { known, untracked } = listPrograms(path);
+  const [first, second] = [program(known), program(untracked)];
+  const names = { known: tellable(first), all: tellable(first, second) };
+  // Whoever leaves at once waits for neither.
+  for (const each of [first, second, ...Object.values(names)]) each.catch(() => undefined);
+  return names;
+};
+
+const tellable = async (...answers: Promise<{ stdout: Buffer }>[]): Promise<Listed[]> => {
   try {
-    const [first, second] = await Promise.all([program(known), program(untracked)]);
-    return readListing(first.stdout, second.stdout);
+    const [known, untracked] = await Promise.all(answers);
+    return readListing(known?.stdout ?? Buffer.alloc(0), untracked?.stdout ?? Buffer.alloc(0));
   } catch (error) {
     if (!(error instanceof BangerError) || error.code !== "GUEST_ERROR") throw error;
-    return undefined;
+    return [];
   }
 };
 
