@@ -19,7 +19,9 @@ export type WarmHost = AsyncDisposable & {
 export const warmHost = async (config = ""): Promise<WarmHost> => {
   const host = await testHost(`templates.enabled = true\n${config}`);
   await installFixture(host, [GOLDEN, "debian-bookworm-slim"]);
-  Object.assign(process.env, host.env);
+  // The client library is of the same build as the commands, or each would replace the other's daemon.
+  const { build } = await host.json<{ build: string }>("version");
+  Object.assign(process.env, host.env, { BANGER_BUILD_ID: build });
   const client = openClient();
   const ok: WarmHost["ok"] = async (...args) => {
     const done = await host.run(args, { timeout: 300_000 });
