@@ -53,6 +53,8 @@ export const packHistory = async (
     "--quiet",
     // Deltas that are there are used; to look for more of them takes longer than to send what they would save.
     "--window=0",
+    // What a partial clone has not is not fetched for this: a sparse checkout does not need it.
+    ...(repository.partial ? ["--missing=allow-promisor"] : []),
     join(folder, "pack"),
   ];
   const { stdout } = await git(["-c", "pack.packSizeLimit=0", "-c", "pack.writeReverseIndex=false", ...args], {

@@ -42,6 +42,8 @@ export const planWorkspace = async (
     await mkdir(own, { recursive: true });
     const state = await readState(found, choice, own);
     states.set(at, state);
+    if (found.partial && wanted.mode !== "files")
+      notes.push(`${found.root} is a partial clone: of its history the last commit comes along`);
     const links = state.entries.filter(({ mode }) => mode === "160000").map(({ path: link }) => link);
     const there = new Set(state.submodules);
     const missing = links.filter((link) => !there.has(link));
@@ -93,7 +95,7 @@ export const differenceFrom = async (
       const had = before && !before.arriving && before.mode === mode ? before.repositories[at] : undefined;
       const target = join(folder, `pack-${histories.size}`);
       await mkdir(target, { recursive: true });
-      const depth = mode === "full" ? undefined : SHALLOW_DEPTH;
+      const depth = state.repository.partial ? 1 : mode === "full" ? undefined : SHALLOW_DEPTH;
       const commits = had ? [had.base, ...(had.commit ? [had.commit] : [])] : [];
       histories.set(
         at,

@@ -23,6 +23,8 @@ export type Repository = {
   objectFormat: string;
   /** Commits whose parents are not here either. */
   shallow: string[];
+  /** A partial clone: of older commits it has not all that they are made of. */
+  partial: boolean;
 };
 
 const refuse = (message: string, hint: string, cause?: unknown): BangerError =>
@@ -62,10 +64,11 @@ export const openRepository = async (path: string): Promise<Repository> => {
   const [gitFolder = "", shallowFile = ""] = (await top(["rev-parse", "--git-dir", "--git-path", "shallow"])).stdout
     .toString("utf8")
     .split("\n");
-  const [head, branch, shallow] = await Promise.all([
+  const [head, branch, shallow, promisor] = await Promise.all([
     top.ask(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]),
     top.ask(["symbolic-ref", "--quiet", "--short", "HEAD"]),
     readFileIfThere(resolve(root, shallowFile)),
+    top.ask(["config", "--get-regexp", String.raw`^remote\..*\.promisor$`, "true"]),
   ]);
   return {
     root,
@@ -77,6 +80,7 @@ export const openRepository = async (path: string): Promise<Repository> => {
     branch,
     objectFormat,
     shallow: shallow?.split("\n").filter((line) => line !== "") ?? [],
+    partial: promisor !== undefined,
   };
 };
 

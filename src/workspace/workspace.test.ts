@@ -202,6 +202,26 @@ test("history is shallow where nothing else is said, also of a shallow clone, of
   const far = await fresh("guest");
   await bring(clone, far);
   assert.equal((await gitIn(far)("rev-list", "--count", "HEAD")).trim(), "3");
+
+  await git("config", "uploadpack.allowFilter", "true");
+  for (const content of ["one\n", "two\n"]) {
+    await writeFile(join(path, "side"), content);
+    await git("add", "side");
+    await git("commit", "--quiet", "-m", content);
+  }
+  const partial = join(folder, "partial-clone");
+  await git("clone", "--quiet", "--filter=blob:none", `file://${path}`, partial);
+  await appendFile(join(partial, "side"), "three\n");
+  const last = await fresh("guest");
+  // Nothing is fetched for it: its origin is not there any more.
+  await rename(path, `${path}-away`);
+  const { plan } = await bring(partial, last, { mode: "full" });
+  await rename(`${path}-away`, path);
+  assert.match(plan.notes.join(), /is a partial clone/);
+  assert.equal((await gitIn(last)("rev-list", "--count", "HEAD")).trim(), "1");
+  assert.equal(await gitIn(last)("fsck", "--no-dangling"), "");
+  assert.equal(await gitIn(last)("status", "--porcelain"), " M side\n");
+
   const whole = await fresh("guest");
   await git("checkout", "--quiet", "main");
   await bring(path, whole, { mode: "full" });
