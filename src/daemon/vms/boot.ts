@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { performance } from "node:perf_hooks";
 import { BangerError } from "../../contract/errors.ts";
-import { abortable, type Progress, withDeadline } from "../../contract/progress.ts";
+import { abortable, type Progress, silentProgress, withDeadline } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
 import { type VmFiles, vmFiles } from "../../host/paths.ts";
@@ -159,7 +159,11 @@ export const greetGuest = async (
       configured.catch(() => undefined);
       if (phase === "running") early?.(connection);
       await configured;
-      if (performance.now() - asked > HEARD_AT_ONCE) await tellHostTime(connection, limited);
+      // Whatever is asked of it from here on comes behind that, so nobody waits for it.
+      if (performance.now() - asked > HEARD_AT_ONCE)
+        tellHostTime(connection, silentProgress()).catch((error: unknown) =>
+          services.log.warn("guest was not told the time again", { vm: row.name, error }),
+        );
       // A guest that went on from a saved machine, or that an earlier daemon has configured, has its init.
       if (phase === "running") return { connection, notes: [] };
       progress.report({ stage: "boot", message: connection.hello.init && startsInit(image) ? "init" : "agent" });
