@@ -55,7 +55,7 @@ export const firecrackerOverhead = async (): Promise<Figure[]> => {
     }
     return [
       {
-        what: `Firecracker driver, asked to \`InstanceStart\` sent, without the stand-in's own time (${calls} round trips; a restore has 2)`,
+        what: `Firecracker driver, asked to \`InstanceStart\` sent, without the stand-in's own time (${calls} round trips; a restore has 3)`,
         value: round(median(own)),
         unit: "ms",
         n: own.length,

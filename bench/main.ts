@@ -17,6 +17,7 @@ import { execLatency } from "./exec.ts";
 import { firecrackerOverhead } from "./firecracker.ts";
 import { forks } from "./forks.ts";
 import { idleDaemon } from "./idle.ts";
+import { onKvm } from "./kvm.ts";
 import { manyVms } from "./many.ts";
 import type { Figure } from "./measure.ts";
 import { mergePage, section } from "./page.ts";
@@ -43,6 +44,7 @@ const benches: Record<string, Bench> = {
   workspace: workspaceSpeed,
   convert,
   firecracker: firecrackerOverhead,
+  kvm: onKvm,
   idle: idleDaemon,
   completion,
   many: manyVms,

@@ -17,6 +17,13 @@ const row = ({ what, value, unit, n, spread, baseline, limit, holds }: Figure): 
   return `| ${what} | **${value} ${unit}**${range} | ${n} | ${against} | ${limit} | ${holds ? "yes" : "**no**"} |`;
 };
 
+/** Only those that need KVM may measure nothing. */
+const NOT_MEASURED = "Not measured: this machine has no KVM that works.";
+
+const table = (figures: readonly Figure[]): string => `| what | measured | n | baseline | promised | holds |
+|---|---|---|---|---|---|
+${figures.map(row).join("\n")}`;
+
 /** @param where date and machine, for a person */
 export const section = (
   name: string,
@@ -26,9 +33,7 @@ export const section = (
 
 ${where}
 
-| what | measured | n | baseline | promised | holds |
-|---|---|---|---|---|---|
-${figures.map(row).join("\n")}
+${figures.length > 0 ? table(figures) : NOT_MEASURED}
 ${plots.map((plot) => `\n![${plot.caption}](benchmarks/${plot.name}.svg)\n\n${plot.caption} Drawn by \`make bench BENCH="${name}"\`.\n`).join("")}`;
 
 /**

@@ -16,6 +16,7 @@ export const parityTests = (driver: DriverName, world: () => World): void => {
 export const stageTimes = (world: () => World): void => {
   test("where the time of a start goes", async (context) => {
     await world().shell(`sed -i '/^serial_console/s/true/false/' "$(banger config path)"`);
+    await world().banger(["image", "warm"]);
     for (const what of ["from a template", "cold"]) {
       const done = await world().banger(["vm", "run", "--rm", "--timings", "--", "true"]);
       assert.equal(done.status, 0, done.stderr);

@@ -1,6 +1,6 @@
-//! Starts a VMM without privileges and stands beside it for as long as it runs: `--launch [--tap RULES] [--confine] [--read PATH]… [--write PATH]… -- [PROGRAM…]`
+//! Starts a VMM without privileges and stands beside it for as long as it runs: `--launch [--pipe PATH]… [--tap RULES] [--confine] [--read PATH]… [--write PATH]… -- [PROGRAM…]`
 //!
-//! With `--tap` it gets a user and a network namespace with a tap in it, whose only way out is descriptor 3, passt's socket, by the rules of that
+//! `--pipe` puts a named pipe there, for it to write to. With `--tap` it gets a user and a network namespace with a tap in it, whose only way out is descriptor 3, passt's socket, by the rules of that
 //! file (see `tap.rs`); with
 //! `--confine` mount and process namespaces too, in which it finds the program and the given paths, and no other process (`confine.rs`). Either way
 //! it has no capability.
@@ -35,6 +35,7 @@ pub struct Launch<'a> {
     /// The file of the network's policy, where there is to be one.
     tap: Option<&'a CStr>,
     confine: bool,
+    pipes: Vec<&'a CStr>,
     view: View<'a>,
     program: &'a [&'a CStr],
 }
@@ -47,8 +48,13 @@ impl Launch<'_> {
 
 /// `None` where it cannot be understood.
 pub fn parse<'a>(arguments: &'a [&'a CStr]) -> Option<Launch<'a>> {
-    let mut launch =
-        Launch { tap: None, confine: false, view: View { read: Vec::new(), write: Vec::new() }, program: &[] };
+    let mut launch = Launch {
+        tap: None,
+        confine: false,
+        pipes: Vec::new(),
+        view: View { read: Vec::new(), write: Vec::new() },
+        program: &[],
+    };
     let mut rest = arguments;
     loop {
         match rest {
@@ -58,6 +64,10 @@ pub fn parse<'a>(arguments: &'a [&'a CStr]) -> Option<Launch<'a>> {
             }
             [flag, left @ ..] if *flag == c"--confine" => {
                 launch.confine = true;
+                rest = left;
+            }
+            [flag, path, left @ ..] if *flag == c"--pipe" => {
+                launch.pipes.push(path);
                 rest = left;
             }
             [flag, path, left @ ..] if *flag == c"--read" => {
@@ -84,6 +94,9 @@ pub fn run(mut launch: Launch) -> io::Result<libc::c_int> {
     let log = inherited(NETWORK_LOG)?;
     block(libc::SIG_BLOCK)?;
     launch.view.read.extend(launch.program.first());
+    for path in &launch.pipes {
+        named(&path.to_string_lossy(), make_pipe(path))?;
+    }
     if launch.in_namespaces() {
         enter_namespaces()?;
     }
@@ -146,6 +159,15 @@ fn stand_by(
         named("network relay", relay.start(path_of(rules)))?;
     }
     Ok(())
+}
+
+/// In place of what is there.
+fn make_pipe(path: &CStr) -> io::Result<()> {
+    // SAFETY: the path is NUL-terminated and outlives the calls.
+    unsafe {
+        libc::unlink(path.as_ptr());
+        check(libc::mkfifo(path.as_ptr(), 0o600)).map(drop)
+    }
 }
 
 extern "C" fn end_program(_: libc::c_int) {

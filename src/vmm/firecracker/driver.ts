@@ -20,7 +20,7 @@ import { namespacesRefused, requireKvm, requireTap } from "./host.ts";
 import { launch, type Launched } from "./launch.ts";
 import { machine } from "./machine.ts";
 import { METRICS, readMetrics } from "./metrics.ts";
-import { makePipe, openPipe } from "./pipe.ts";
+import { openPipe } from "./pipe.ts";
 import { needsOf } from "./program.ts";
 import { locateFirecracker, readRelease } from "./release.ts";
 import { listenForKnocks } from "./vsock.ts";
@@ -65,35 +65,31 @@ export const firecrackerDriver = ({
     const { sockets } = spec;
     await mkdir(sockets.folder, { recursive: true, mode: 0o700 });
     undo.defer(() => rm(sockets.folder, { recursive: true, force: true }));
-    await rm(spec.saving, { recursive: true, force: true });
-    await mkdir(spec.saving, { recursive: true, mode: 0o700 });
+    const inFolder = (name: string) => join(sockets.folder, name);
+    // Firecracker binds its sockets itself, and refuses what is there.
+    const stale = [sockets.control, sockets.agent, inFolder(CONSOLE)];
     undo.defer(() => rm(spec.saving, { recursive: true, force: true }));
-    // Firecracker binds them itself, and refuses what is there.
-    await Promise.all([sockets.control, sockets.agent].map((stale) => rm(stale, { force: true })));
-    for (const { path: link, target } of folderLinks(spec)) {
-      await rm(link, { force: true });
-      await symlink(target, link);
-    }
+    await Promise.all([
+      emptyFolder(spec.saving),
+      ...stale.map((path) => rm(path, { force: true })),
+      ...folderLinks(spec).map(replaceLink),
+    ]);
     // One that goes on from a saved machine listens already.
     const knocks = spec.restore ? undefined : await listenForKnocks(sockets.agent);
     undo.defer(() => knocks?.close());
     using api = socketAppears(sockets.folder, basename(sockets.control), sockets.control);
-    const pipe = join(sockets.folder, METRICS);
-    const [passt] = await Promise.all([
-      spec.nic && startPlainPasst(sockets.folder, spec.networkLog),
-      makePipe(pipe),
-      serial ? makePipe(join(sockets.folder, CONSOLE)) : rm(join(sockets.folder, CONSOLE), { force: true }),
-    ]);
-    const metrics = await readMetrics(pipe, driveLink(1), NIC);
-    undo.defer(() => metrics.close());
-    const console = await consoleOf(sockets.folder);
-    undo.defer(() => void console?.destroy());
+    const passt = spec.nic && (await startPlainPasst(sockets.folder, spec.networkLog));
     const network = await identities(passt?.pid);
     undo.defer(() => endHelpers(network));
     let launched: Launched;
     try {
       throwIfAborted(progress.signal);
-      launched = await launch(spec, { program: path, view, nic: passt?.nic });
+      launched = await launch(spec, {
+        program: path,
+        view,
+        pipes: serial ? [METRICS, CONSOLE] : [METRICS],
+        nic: passt?.nic,
+      });
     } finally {
       passt?.nic.destroy();
     }
@@ -106,6 +102,10 @@ export const firecrackerDriver = ({
     const pid = await Promise.race([launched.pid, failed]);
     const startTime = await processStartTime(pid);
     if (startTime === undefined) return await failed;
+    const metrics = await readMetrics(inFolder(METRICS), driveLink(1), NIC);
+    undo.defer(() => metrics.close());
+    const console = await consoleOf(sockets.folder);
+    undo.defer(() => void console?.destroy());
     const helpers = [...network, ...(await identities(launched.launcher))];
     const identity = { pid, startTime, helpers };
     await onIdentity(identity);
@@ -163,6 +163,16 @@ export const firecrackerDriver = ({
   };
 
   return { name: "firecracker", host, signature, start, adopt, running };
+};
+
+const emptyFolder = async (path: string): Promise<void> => {
+  await rm(path, { recursive: true, force: true });
+  await mkdir(path, { recursive: true, mode: 0o700 });
+};
+
+const replaceLink = async ({ path, target }: { path: string; target: string }): Promise<void> => {
+  await rm(path, { force: true });
+  await symlink(target, path);
 };
 
 /** The guest's serial line, where it has one. */

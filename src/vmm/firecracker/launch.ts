@@ -22,6 +22,8 @@ export type LaunchOptions = {
   program: string;
   /** What the program needs besides the machine's own files, where it is to find nothing else; undefined: it finds what its user does. */
   view: readonly string[] | undefined;
+  /** Names of pipes in the machine's folder, for the program to write to. */
+  pipes: readonly string[];
   /** passt's socket. */
   nic: Socket | undefined;
 };
@@ -29,10 +31,11 @@ export type LaunchOptions = {
 /** Longest line that is read of the launcher: a number. */
 const MAX_LINE = 16;
 
-export const launch = async (spec: MachineSpec, { program, view, nic }: LaunchOptions): Promise<Launched> => {
+export const launch = async (spec: MachineSpec, { program, view, pipes, nic }: LaunchOptions): Promise<Launched> => {
   const own = firecrackerArguments(program, spec);
+  const piped = pipes.flatMap((name) => ["--pipe", name]);
   const tap = spec.nic ? ["--tap", spec.nic.rules] : [];
-  const argv = [agentBinary(), "--launch", ...tap, ...viewArguments(spec, view), "--", ...own] as const;
+  const argv = [agentBinary(), "--launch", ...piped, ...tap, ...viewArguments(spec, view), "--", ...own] as const;
   await using log = await open(spec.log, "w", 0o600);
   // passt's too.
   await using networkLog = await open(spec.networkLog, "a", 0o600);

@@ -1,15 +1,7 @@
-/** Named pipes that Firecracker writes to. A pipe, not a file, which would grow without end: what nobody reads stays out once it is full. */
+/** Named pipes that Firecracker writes to, made by the launcher. A pipe, not a file, which would grow without end: what nobody reads stays out once it is full. */
 import { constants, open } from "node:fs";
-import { rm } from "node:fs/promises";
 import { Socket } from "node:net";
 import { promisify } from "node:util";
-import { runTool } from "../../host/process.ts";
-
-/** In place of what is at `path`. */
-export const makePipe = async (path: string): Promise<void> => {
-  await rm(path, { force: true });
-  await runTool({ argv: ["mkfifo", "-m", "600", path] });
-};
 
 /** Reads it until it is destroyed. */
 export const openPipe = async (path: string): Promise<Socket> => {
