@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BangerError } from "./errors.ts";
-import { abortable, silentProgress, withDeadline } from "./progress.ts";
+import { abortable, allEnded, silentProgress, withDeadline } from "./progress.ts";
 
 const late = () => new BangerError("VM_BOOT_TIMEOUT", "late");
 
@@ -18,4 +18,18 @@ test("a deadline longer than a timer can be is not over at once", async () => {
   using limited = withDeadline(silentProgress(), 30 * 86_400_000, late);
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.equal(limited.signal.aborted, false);
+});
+
+test("nothing goes on behind a failure", async () => {
+  const slow = Promise.withResolvers<number>();
+  let settled = false;
+  const all = allEnded([Promise.reject(new Error("first")), slow.promise]).finally(() => {
+    settled = true;
+  });
+  all.catch(() => undefined);
+  await new Promise(setImmediate);
+  assert.equal(settled, false);
+  slow.resolve(1);
+  await assert.rejects(all, /first/);
+  assert.deepEqual(await allEnded([1, Promise.resolve("two")]), [1, "two"]);
 });

@@ -84,3 +84,14 @@ export const abortable = async <T>(promise: Promise<T>, signal: AbortSignal): Pr
     if (onAbort) signal.removeEventListener("abort", onAbort);
   }
 };
+
+/**
+ * As `Promise.all`, but none of the works goes on behind the failure of another: what was begun has ended when this settles.
+ * @throws what the first of them, in their order, has failed with
+ */
+export const allEnded = async <T extends readonly unknown[]>(
+  works: readonly [...T],
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> => {
+  await Promise.allSettled(works);
+  return await Promise.all(works);
+};

@@ -66,6 +66,7 @@ network_bandwidth = "50M"
 enabled = false
 max_count = 2
 max_size = "3G"
+pool = 2
 [network]
 dns = "127.0.0.2:53"
 web = "[::1]:8042"
@@ -95,7 +96,7 @@ mode = "0644"
       assert.equal(config.statsPollInterval, 500);
       assert.equal(config.bootTimeout, 90_000);
       assert.deepEqual(config.limits, { diskBandwidth: 200 * MiB, networkBandwidth: 50 * MiB });
-      assert.deepEqual(config.templates, { enabled: false, maxCount: 2, maxSize: 3 * GiB });
+      assert.deepEqual(config.templates, { enabled: false, maxCount: 2, maxSize: 3 * GiB, pool: 2 });
       assert.deepEqual(config.network, {
         dns: { address: "127.0.0.2", port: 53 },
         web: { address: "::1", port: 8042 },

@@ -102,14 +102,30 @@ export const exists = async (path: string): Promise<boolean> => {
 /** Bytes a file really occupies (sparse files count what they hold). */
 export const bytesOnDisk = async (path: string): Promise<number> => (await stat(path)).blocks * 512;
 
+const stagingPath = (purpose: string): string =>
+  join(stagingFolder(), `${purpose}-${process.pid}-${randomBytes(4).toString("hex")}`);
+
 /** A new folder in banger's staging area; removed with all it holds when disposed, unless it was renamed away. */
 export const stagingDirectory = async (purpose: string): Promise<AsyncDisposable & { path: string }> => {
-  const path = join(stagingFolder(), `${purpose}-${process.pid}-${randomBytes(4).toString("hex")}`);
+  const path = stagingPath(purpose);
   await mkdir(path, { recursive: true, mode: 0o700 });
   return {
     path,
     [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
   };
+};
+
+/** Removes a folder at once, with all it holds: nobody who still writes there finds it half gone, or keeps it from being removed. */
+export const removeWhole = async (path: string): Promise<void> => {
+  await mkdir(stagingFolder(), { recursive: true, mode: 0o700 });
+  // Takes no room, of which there may be none left.
+  const leaving = stagingPath("removed");
+  try {
+    await rename(path, leaving);
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+  }
+  await rm(leaving, { recursive: true, force: true });
 };
 
 /** Flushes a folder's entries, so that a rename in it survives a power cut. */

@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { chmod, cp, mkdir, readdir, readFile, realpath, rm, stat, symlink, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { type AddressInfo, createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { runCheck } from "../../src/cli/checks/check.ts";
@@ -377,18 +377,27 @@ test("another program on the port of the DNS server", async () => {
   }
 });
 
+/** A port that nobody has, neither for UDP nor for TCP. */
+const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const socket = createSocket("udp4");
+  socket.bind(port, "127.0.0.1");
+  await once(socket, "listening");
+  socket.close();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+};
+
 test("a resolver that does not ask banger's DNS server is told how to", async () => {
-  const probe = createSocket("udp4");
-  probe.bind(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address();
-  probe.close();
+  const port = await freePort();
   await setConfig(`[network]\ndns = "127.0.0.1:${port}"\n`);
   assert.equal((await see("names")).status, "pass");
   const started = await host.banger("daemon", "start");
   assert.equal(started.status, 0, started.stderr);
   const found = await see("names");
-  assert.deepEqual([found.status, found.fix], ["warn", []]);
+  assert.deepEqual([found.status, found.fix], ["warn", []], found.message);
   assert.match(found.message, /resolver \(\S+\) does not ask it/);
   assert.match(found.hint ?? "", new RegExp(`127\\.0\\.0\\.1[:#]${port}`));
   assert.equal((await host.banger("daemon", "stop")).status, 0);

@@ -5,6 +5,7 @@ import { abortable, type Progress, silentProgress, throwIfAborted, withDeadline 
 import type { SetEffect, SetVm } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
+import { removeWhole } from "../../host/files.ts";
 import { type SavedFiles, vmFiles, vmSockets } from "../../host/paths.ts";
 import type { DeviceUse, Machine } from "../../vmm/driver.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
@@ -340,8 +341,10 @@ export const vmActor = ({
         nextState(vm.row.name, vm.row.state, "delete");
         await ready?.discard();
         // The record goes last: a crash in between leaves a VM that can be deleted again.
-        await rm(vmFiles(vm.row.id).folder, { recursive: true, force: true });
-        await rm(vmSockets(vm.row.id).folder, { recursive: true, force: true });
+        await Promise.all([
+          removeWhole(vmFiles(vm.row.id).folder),
+          rm(vmSockets(vm.row.id).folder, { recursive: true, force: true }),
+        ]);
         store.remove(vm.row.id);
         onRemoved();
       }, progress.signal);

@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { performance } from "node:perf_hooks";
 import { BangerError } from "../../contract/errors.ts";
-import { abortable, type Progress, silentProgress, withDeadline } from "../../contract/progress.ts";
+import { abortable, allEnded, type Progress, silentProgress, withDeadline } from "../../contract/progress.ts";
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest, type GuestConnection, type GuestEvent } from "../../guest/connection.ts";
 import { type VmFiles, vmFiles } from "../../host/paths.ts";
@@ -67,14 +67,11 @@ export const startMachine = async (
 ): Promise<Machine> => {
   const { images, driver, log } = services;
   progress.report({ stage: "boot", message: "starting the machine" });
-  const [plan] = await Promise.all([
+  const [plan] = await allEnded([
     known ?? planMachine(vm, services, progress),
     from ? undefined : ensureDisk(vm, files, progress),
   ]);
-  await Promise.all([
-    images.verify(vm.image),
-    vm.network === "none" ? undefined : writeRules(files.networkRules, rules),
-  ]);
+  await allEnded([images.verify(vm.image), vm.network === "none" ? undefined : writeRules(files.networkRules, rules)]);
   const machine = await driver.start({ ...plan.spec(vm, files), restore: from, background }, onIdentity, progress);
   void limitMachine(vm, machine.identity, services);
   keepConsole(machine.console, files, log);

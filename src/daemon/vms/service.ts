@@ -1,6 +1,6 @@
 /** All VMs of one user: making, finding, and what is asked of them. */
 import { randomBytes } from "node:crypto";
-import { BangerError, nearest } from "../../contract/errors.ts";
+import { BangerError, errnoOf, nearest } from "../../contract/errors.ts";
 import type { ImageBoot } from "../../contract/images.ts";
 import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
@@ -149,7 +149,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     const others = [...actors.values()].filter(({ row }) => row().id !== id && team && row().team?.name === team.name);
     const running = others.filter(({ row }) => row().state !== "stopped" && row().network !== "none");
     await Promise.all(
-      running.map(({ row }) => writeRules(vmFiles(row().id).networkRules, () => services.networkOf(row()))),
+      running.map(({ row }) =>
+        writeRules(vmFiles(row().id).networkRules, () => services.networkOf(row())).catch((error: unknown) => {
+          // It was deleted meanwhile.
+          if (errnoOf(error) !== "ENOENT") throw error;
+        }),
+      ),
     );
   };
 
