@@ -10,7 +10,7 @@ import { type CpioEntry, S_IFDIR, S_IFREG, writeCpio } from "./cpio.ts";
 /** Where the agent mounts things before it knows the image. */
 const FOLDERS = ["dev", "proc", "sys", "modules", "mnt"];
 /** Of the layout below: a change gives new keys. */
-const LAYOUT = 1;
+const LAYOUT = 2;
 
 /**
  * The initramfs of a kernel and an agent; built when it is not in the cache. When it is there, this costs two stats.
@@ -53,10 +53,25 @@ const buildInitramfs = async (kernelName: string, agent: string): Promise<Buffer
   for (const file of order.split("\n").filter(Boolean)) {
     modules.push({ path: `modules/${file}`, mode: S_IFREG | 0o644, data: await readFile(join(folder, file)) });
   }
-  return writeCpio([
+  const archive = writeCpio([
     ...FOLDERS.map((path) => ({ path, mode: S_IFDIR | 0o755 })),
     { path: "init", mode: S_IFREG | 0o755, data: await readFile(agent) },
     { path: "modules/order", mode: S_IFREG | 0o644, data: Buffer.from(order) },
     ...modules,
   ]);
+  return padded(archive);
+};
+
+const PAGE = 4096;
+/** Bytes that reach into the last page: the least that the kernel's alignment allows. */
+const OVERHANG = 4;
+
+/**
+ * QEMU puts an initramfs at the last page boundary from which it fits below the end of a microvm's memory, where the firmware has put the ACPI tables
+ * before: what reaches far into the last page overwrites them, and the kernel hangs on what it takes for tables. So it ends at the last page's
+ * beginning. The kernel passes over zeros behind an archive.
+ */
+export const padded = (archive: Buffer): Buffer => {
+  const pages = Math.ceil((archive.length - OVERHANG) / PAGE);
+  return Buffer.concat([archive], pages * PAGE + OVERHANG);
 };
