@@ -41,7 +41,9 @@ test("Firecracker's own disk and its card get buckets that fill in a second, as 
 
 test("QEMU's own disk is throttled, the shared disks are not", () => {
   const drives = (given: typeof noLimits) =>
-    qemuArguments("qemu", "kvm", given, spec, [], undefined).filter((word) => word.startsWith("id=disk"));
+    qemuArguments("qemu", { accel: "kvm", parallel: true }, given, spec, [], undefined).filter((word) =>
+      word.startsWith("id=disk"),
+    );
   assert.deepEqual(
     drives(limits).map((drive) => /,throttling\.bps-total=1000000$/.test(drive)),
     [false, true, false],

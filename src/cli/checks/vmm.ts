@@ -125,10 +125,10 @@ const accelerationCheck = (qemu: string): Check => ({
   look: async () => {
     if (!(await findProgram(qemu)) || !(await findProgram(agentBinary()))) return pass(NO_QEMU);
     const { probeAcceleration } = await import("../../vmm/qemu/accel.ts");
-    const { accel, reason } = await probeAcceleration(qemu);
+    const { accel, reason, parallel } = await probeAcceleration(qemu);
     if (accel === "kvm") return pass(reason);
     const found = warn(
-      `${reason}: VMs run emulated, which is slow and no security boundary`,
+      `${reason}: VMs run emulated, which is slow and no security boundary${parallel ? "" : "; this QEMU runs the CPUs of a VM in turns, 8.1 and later at once"}`,
       ...(reason.includes("group kvm") ? [asRoot("usermod", "-aG", "kvm", userInfo().username)] : []),
     );
     if (found.fix.length > 0) return advise(found, "then log in again");

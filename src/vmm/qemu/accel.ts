@@ -8,12 +8,19 @@ import { agentBinary, kvmProbeFile } from "../../host/paths.ts";
 import { describeExit, runTool, startProcess } from "../../host/process.ts";
 import type { Accel } from "../driver.ts";
 
-const probeSchema = z.object({ accel: z.enum(["kvm", "tcg"]), reason: z.string(), tscKhz: z.number() });
+const probeSchema = z.object({
+  accel: z.enum(["kvm", "tcg"]),
+  reason: z.string(),
+  tscKhz: z.number(),
+  parallel: z.boolean(),
+});
 export type AccelProbe = {
   accel: Accel;
   reason: string;
   /** Rate of the host's time-stamp counter, which TCG hands to the guest. */
   tscKhz: number;
+  /** Whether the CPUs of a VM may run at once: under KVM always, emulated where QEMU is not known to lose changes of running code. */
+  parallel: boolean;
 };
 
 /** How long the probe's machine may take to answer, in ms. It needs about 40. */
@@ -32,7 +39,7 @@ const probeFirmware = (): Uint8Array => {
 export const measureTsc = async (): Promise<number> =>
   Number((await runTool({ argv: [agentBinary(), "--measure-tsc"] })).stdout.trim());
 
-const tryKvm = async (qemu: string): Promise<Omit<AccelProbe, "tscKhz">> => {
+const tryKvm = async (qemu: string): Promise<Pick<AccelProbe, "accel" | "reason">> => {
   try {
     await access("/dev/kvm", constants.R_OK | constants.W_OK);
   } catch (error) {
@@ -72,6 +79,20 @@ const tryKvm = async (qemu: string): Promise<Omit<AccelProbe, "tscKhz">> => {
   return { accel: "tcg", reason: `/dev/kvm is there but a test machine did not run: ${why}` };
 };
 
+/** First line of `qemu --version`. */
+export const qemuVersion = async (qemu: string): Promise<string> =>
+  (await runTool({ argv: [qemu, "--version"] })).stdout.split("\n")[0] ?? "";
+
+/**
+ * Before 8.1 QEMU could keep a translation of code that another emulated CPU was just changing, for good: kernels change their own code
+ * when they switch features on, through a breakpoint, and whoever came by then met that breakpoint for ever.
+ * @param version what `qemu --version` says
+ */
+export const emulatesInParallel = (version: string): boolean => {
+  const [major = 0, minor = 0] = /version (\d+)\.(\d+)/.exec(version)?.slice(1).map(Number) ?? [];
+  return major > 8 || (major === 8 && minor >= 1);
+};
+
 /**
  * Which accelerator QEMU can use. The answer is kept for this boot of the host, this QEMU and this device.
  * @param qemu program name or path
@@ -81,8 +102,13 @@ export const probeAcceleration = async (qemu: string): Promise<AccelProbe> => {
   const key = await probeKey(qemu);
   const kept = await readProbe(key);
   if (kept) return kept;
-  const [kvm, tscKhz] = await Promise.all([tryKvm(qemu), measureTsc()]);
-  const probe = { ...kvm, tscKhz };
+  // A QEMU that does not tell its version is taken for an old one.
+  const version = qemuVersion(qemu).catch((error: unknown) => {
+    if (toBangerError(error).code !== "TOOL_FAILED") throw error;
+    return "";
+  });
+  const [kvm, tscKhz, told] = await Promise.all([tryKvm(qemu), measureTsc(), version]);
+  const probe = { ...kvm, tscKhz, parallel: kvm.accel === "kvm" || emulatesInParallel(told) };
   try {
     await mkdir(join(kvmProbeFile(), ".."), { recursive: true, mode: 0o700 });
     await writeFileAtomic(kvmProbeFile(), JSON.stringify({ key, ...probe }));
@@ -118,7 +144,8 @@ const readProbe = async (key: string): Promise<AccelProbe | undefined> => {
   if (text === undefined) return undefined;
   try {
     const value = z.object({ key: z.string(), ...probeSchema.shape }).parse(JSON.parse(text));
-    return value.key === key ? { accel: value.accel, reason: value.reason, tscKhz: value.tscKhz } : undefined;
+    const { key: of, ...probe } = value;
+    return of === key ? probe : undefined;
   } catch (error) {
     // A damaged note is only a note: probe again.
     if (error instanceof BangerError) throw error;

@@ -1,5 +1,5 @@
 /** The command line of QEMU. Their reasons are in docs/vmm.md; changing one changes what a saved VM can be restored with. */
-import type { Accel, Limits, MachineSpec, SavedMachine } from "../driver.ts";
+import type { Limits, MachineSpec, SavedMachine } from "../driver.ts";
 import type { AccelProbe } from "./accel.ts";
 
 /** Descriptors that QEMU inherits, after stdin, stdout and stderr. */
@@ -50,7 +50,7 @@ export const memoryMiB = ({ memory }: Pick<MachineSpec, "memory">): number => Ma
 
 export const qemuArguments = (
   qemu: string,
-  accel: Accel,
+  { accel, parallel }: Pick<AccelProbe, "accel" | "parallel">,
   { diskBandwidth }: Limits,
   spec: MachineSpec,
   append: readonly string[],
@@ -62,7 +62,7 @@ export const qemuArguments = (
   "-M",
   spec.restore ? "microvm,memory-backend=mem0,suppress-vmdesc=on" : "microvm",
   "-accel",
-  accel === "tcg" ? "tcg,thread=multi" : "kvm",
+  accel === "tcg" ? `tcg,thread=${parallel ? "multi" : "single"}` : "kvm",
   "-cpu",
   // What lets a guest run VMs is the host kernel's most intricate code: it is there only where it is asked for.
   `${accel === "tcg" ? "max" : "host"}${spec.nested ? "" : accel === "tcg" ? ",svm=off" : ",svm=off,vmx=off"}`,

@@ -27,9 +27,9 @@ export const qemuDriver = (qemu: string, limits: Limits = noLimits): Driver => {
   });
 
   const spawnQemu = async (spec: MachineSpec, sockets: Server[], nic: Socket | undefined): Promise<RunningProcess> => {
-    const { accel, network, probe } = await host();
+    const { network, probe } = await host();
     const netdev = spec.nic ? netdevArgument(network, inherited.network) : undefined;
-    const argv = qemuArguments(qemu, accel, limits, spec, [...kernelArguments(probe), ...spec.kernelArguments], netdev);
+    const argv = qemuArguments(qemu, probe, limits, spec, [...kernelArguments(probe), ...spec.kernelArguments], netdev);
     await using log = await open(spec.log, "w", 0o600);
     await using state = spec.restore && (await open(spec.restore.state));
     return await startProcess({

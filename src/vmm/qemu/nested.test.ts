@@ -24,7 +24,7 @@ const cpuOf = (accel: "kvm" | "tcg", nested: boolean): string | undefined => {
     networkLog: "",
     saving: "",
   };
-  const argv = qemuArguments("qemu", accel, noLimits, spec, [], undefined);
+  const argv = qemuArguments("qemu", { accel, parallel: true }, noLimits, spec, [], undefined);
   return argv[argv.indexOf("-cpu") + 1];
 };
 

@@ -3,9 +3,8 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { release } from "node:os";
 import { once } from "../../host/once.ts";
-import { runTool } from "../../host/process.ts";
 import type { Limits, MachineSpec } from "../driver.ts";
-import { type AccelProbe, programFingerprint } from "./accel.ts";
+import { type AccelProbe, programFingerprint, qemuVersion } from "./accel.ts";
 import { kernelArguments, qemuArguments } from "./arguments.ts";
 
 /** What of a spec has no part in what a machine is. */
@@ -32,7 +31,7 @@ export const machineSignature = (
     const rounded = { ...probe, tscKhz: Math.round(probe.tscKhz / 1000) * 1000 };
     const argv = qemuArguments(
       "qemu",
-      probe.accel,
+      probe,
       limits,
       {
         ...placeless,
@@ -56,8 +55,7 @@ export const programVersion = (qemu: string): (() => Promise<string>) => {
   return async () => {
     const fingerprint = await programFingerprint(qemu);
     if (known?.fingerprint !== fingerprint) {
-      const { stdout } = await runTool({ argv: [qemu, "--version"] });
-      known = { fingerprint, version: stdout.split("\n")[0] ?? "" };
+      known = { fingerprint, version: await qemuVersion(qemu) };
     }
     return known.version;
   };
