@@ -178,7 +178,7 @@ describe("flags", () => {
     [["run", "--name", "bøx"], /"bøx" is not a valid VM name/],
     [["run", "--allow", "https://example.org"], /is no network rule/, /example\.org:443/],
     [["run", "--deny", "1.2.3.4:70000"], /is no network rule/],
-    [["run", "--allow", "[::1]:80"], /is no network rule/],
+    [["run", "--allow", "[::1:80"], /is no network rule/],
     [["run", "--team", "My Team"], /"My Team" is not a valid team name/],
     [["vm", "net", "allow", "box"], /RULE is missing/],
     [["vm", "net", "log"], /VM is missing/],

@@ -9,10 +9,14 @@ const port = z.number().check(z.int(), z.minimum(1), z.maximum(65535));
 /** The first rule that fits decides. */
 export const netRuleSchema = z.strictObject({
   action: z.enum(["allow", "deny"]),
-  /** `192.168.1.0/24`, where `0.0.0.0/0` is any; `example.org`, or `*.example.org` for all below it. */
+  /** `192.168.1.0/24` or `2001:db8::/32`, where `0.0.0.0/0` is any, of IPv6 too; `example.org`, or `*.example.org` for all below it. */
   to: z
     .string()
-    .check(z.regex(/^(?:\d{1,3}(?:\.\d{1,3}){3}\/(?:[12]?\d|3[0-2])|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+)$/)),
+    .check(
+      z.regex(
+        /^(?:\d{1,3}(?:\.\d{1,3}){3}\/(?:[12]?\d|3[0-2])|[\da-f:]{2,39}\/(?:\d{1,2}|1[01]\d|12[0-8])|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+)$/,
+      ),
+    ),
   proto: z.enum(["any", "tcp", "udp"]),
   /** First and last. */
   ports: z.optional(z.tuple([port, port])),

@@ -5,7 +5,15 @@ import type { Server } from "node:http";
 import { toErrorBody } from "../contract/errors.ts";
 import { buildId, version } from "../contract/version.ts";
 import type { Config } from "../contract/config.ts";
-import { daemonLock, daemonLogFile, daemonSocket, databaseFile, foldersOfFiles, roots } from "../host/paths.ts";
+import {
+  daemonLock,
+  daemonLogFile,
+  daemonSocket,
+  databaseFile,
+  foldersOfFiles,
+  roots,
+  whoseSocket,
+} from "../host/paths.ts";
 import { removeHalfWritten } from "../host/files.ts";
 import { ensureRuntimeRoot } from "../host/runtime.ts";
 import { notifyReady } from "../host/service-unit.ts";
@@ -22,6 +30,7 @@ import { openLog } from "./log.ts";
 import { operations as operationRegistry } from "./operations.ts";
 import { hostServices } from "./network/host-services.ts";
 import { networkOf } from "./network/team.ts";
+import { listenWhose } from "./network/whose.ts";
 import { openSettings } from "./settings.ts";
 import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
@@ -178,6 +187,7 @@ const serve = async (): Promise<void> => {
   });
   await vms.adoptAll();
   await offers.apply(settings.latest.network);
+  await listenWhose(whoseSocket(), (id) => vms.actors().find(({ row }) => row().id === id), log);
   await listenAt(server, daemonSocket());
   await announce({ ready: true });
   await notifyReady().catch((error: unknown) => log.warn("systemd was not told that the daemon is ready", { error }));

@@ -108,6 +108,8 @@ export const vmSockets = (id: string) => {
 };
 
 export const daemonSocket = () => join(roots().runtime, "bangerd.sock");
+/** Where the filters before the networks of VMs ask whose a packet was. */
+export const whoseSocket = () => join(roots().runtime, "whose.sock");
 /** Beside the state it guards: another runtime folder (another session, cron) must not give the same state a second daemon. */
 export const daemonLock = () => join(roots().state, "bangerd.lock");
 

@@ -159,12 +159,21 @@ export type VmmHost = {
   noNested?: { reason: string; hint: string } | undefined;
 };
 
-/** What the guest must be told of its network. */
-export type GuestNetwork = { address: string; gateway: string; dns: readonly string[]; mtu?: number };
+/** What the guest must be told of its network: one of the two, or both. */
+export type GuestNetwork = {
+  address?: string;
+  gateway?: string;
+  address6?: string;
+  gateway6?: string;
+  dns: readonly string[];
+};
 
 export type NetworkBackend = {
   name: "passt" | "slirp";
-  guest: GuestNetwork;
+  /** Its guest's IPv4 address. */
+  address: string;
+  /** As the host's own network is now. */
+  guest(): Promise<GuestNetwork>;
   /** Set where it is a fallback: what is lost and how to mend it. */
   note: string | undefined;
 };

@@ -84,7 +84,7 @@ const strayFiles = async (world: World, vms: readonly Vm[]): Promise<string[]> =
   const asleep = new Set(vms.filter((vm) => vm.state === "asleep").map(({ id }) => id));
   const findings: string[] = [];
   for (const name of await namesIn(runtime))
-    if (!["bangerd.sock", "vms"].includes(name)) findings.push(`runtime/${name}`);
+    if (!["bangerd.sock", "whose.sock", "vms"].includes(name)) findings.push(`runtime/${name}`);
   for (const id of await namesIn(join(runtime, "vms"))) {
     if (!running.has(id)) findings.push(`sockets of ${id}, which does not run`);
     for (const name of await namesIn(join(runtime, "vms", id)))

@@ -28,6 +28,8 @@ export type RunOptions = {
   timeout?: number;
   cwd?: string;
   binary?: string;
+  /** Program and arguments that start it: another machine's, say. */
+  through?: readonly string[];
 };
 
 type End = [status: number | null, signal: NodeJS.Signals | null];
@@ -48,7 +50,8 @@ const endOf = (child: ChildProcess): Promise<End> => {
 
 /** Starts the built program; stdin, stdout and stderr are pipes. */
 export const startBanger = (env: Environment, args: readonly string[], options: RunOptions = {}): ChildProcess => {
-  const child = spawn(options.binary ?? bangerBinary, args, {
+  const [program = "", ...all] = [...(options.through ?? []), options.binary ?? bangerBinary, ...args];
+  const child = spawn(program, all, {
     env: { ...process.env, ...env, ...options.env },
     cwd: options.cwd ?? env.HOME,
     stdio: "pipe",
@@ -98,8 +101,9 @@ export type Host = AsyncDisposable & {
 
 /**
  * @param config text of config.toml
+ * @param through what starts every program of banger's there
  */
-export const testHost = async (config?: string): Promise<Host> => {
+export const testHost = async (config?: string, through: readonly string[] = []): Promise<Host> => {
   // Beside the fixture, so that its files can be linked; the sockets apart from it, because their paths must be short.
   await mkdir(hostsFolder, { recursive: true });
   const folder = await mkdtemp(join(hostsFolder, "host-"));
@@ -116,7 +120,7 @@ export const testHost = async (config?: string): Promise<Host> => {
     await mkdir(join(env.XDG_CONFIG_HOME, "banger"));
     await writeFile(join(env.XDG_CONFIG_HOME, "banger", "config.toml"), config);
   }
-  const run: Host["run"] = (args, options) => bangerIn(env, args, options);
+  const run: Host["run"] = (args, options) => bangerIn(env, args, { through, ...options });
   const json = async <T>(...args: string[]): Promise<T> => {
     const done = await run([...args, "--json"]);
     if (done.status !== 0) throw new Error(`banger ${args.join(" ")} ended with ${done.status}: ${done.stderr}`);
@@ -126,7 +130,7 @@ export const testHost = async (config?: string): Promise<Host> => {
     env,
     banger: (...args) => run(args),
     run,
-    start: (args, options) => startBanger(env, args, options),
+    start: (args, options) => startBanger(env, args, { through, ...options }),
     json,
     daemonPid: async () => (await json<{ pid: number }>("daemon", "status")).pid,
     processes: () => processesOf(folder),

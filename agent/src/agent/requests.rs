@@ -9,7 +9,7 @@ use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Request};
 use crate::ops::worker::{self, Desk};
-use crate::ops::{configure, dial, files, grow, listeners, metrics, tar_in, tar_out, transfer};
+use crate::ops::{configure, dial, files, grow, listeners, metrics, tar_in, tar_out, transfer, whose};
 use crate::process::launch::Process;
 use serde_json::{Value, json};
 use std::io;
@@ -50,6 +50,7 @@ impl Agent {
             Request::TarIn(tar) => self.start_worker(wire, true, move |desk| tar_in::run(desk, &tar)),
             Request::Listeners(request) if request.watch => self.start_worker(wire, false, listeners::watch),
             Request::Listeners(_) => self.start_worker(wire, false, |_| listeners::run()),
+            Request::Whose(request) => self.start_worker(wire, false, move |_| whose::run(&request)),
             Request::Grow(request) => {
                 let disk = self.boot.disk.as_ref().map(|disk| disk.try_clone()).transpose()?;
                 self.start_worker(wire, false, move |_| grow::run(disk, &request))

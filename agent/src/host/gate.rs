@@ -1,17 +1,21 @@
 //! The policy at work: judges what a guest sends, answers what it refuses, writes it down, and takes up the rules anew when their file changes.
 
 use super::names::{Names, told_by};
-use super::policy::{Destination, Policy, TCP, UDP, Verdict};
+use super::packet::{Destination, ICMP, ICMPV6, TCP, UDP};
+use super::policy::{Policy, Verdict};
 use super::refusal;
 use super::team::{Deliver, Membership, Wire};
+use super::whose::{PATIENCE, Whose};
 use crate::sys::{check, own};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Error, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Instant;
@@ -20,6 +24,8 @@ use std::time::Instant;
 const LINES_MAX: usize = 10_000;
 /// Destinations that are remembered, so that each is written down once.
 const TOLD_MAX: usize = 1024;
+/// Refusals that wait until it is known whose they are; more are told of without.
+const ASKED_MAX: usize = 64;
 
 pub enum Admission {
     Pass,
@@ -42,6 +48,30 @@ pub struct Gate {
     /// To the peers of a team, from when the rules first name one.
     wire: RwLock<Option<Wire>>,
     deliver: Arc<Deliver>,
+    asking: SyncSender<Question>,
+}
+
+/// Whose a refusal is, which is to be found out before the guest gets its answer.
+struct Question {
+    whose: Whose,
+    to: Destination,
+    ports: (u16, u16),
+    line: Refused,
+    answer: Option<Vec<u8>>,
+    until: Instant,
+}
+
+/// A line about a refusal, but for whose it was.
+struct Refused {
+    to: String,
+    rule: String,
+}
+
+impl Refused {
+    fn line(&self, process: Option<&str>) -> String {
+        let process = process.map_or(String::new(), |process| format!(" from {process}"));
+        format!("refused {}{process} by: {}", self.to, self.rule)
+    }
 }
 
 impl Gate {
@@ -51,6 +81,9 @@ impl Gate {
         let changes = watch(path)?;
         let policy = read(path)?;
         let wire = RwLock::new(Wire::open(&policy.team, deliver.clone())?);
+        let (asking, asked) = sync_channel(ASKED_MAX);
+        let to_guest = deliver.clone();
+        thread::spawn(move || answer_questions(&asked, &*to_guest));
         let gate = Arc::new(Gate {
             path: path.to_path_buf(),
             policy: RwLock::new(policy),
@@ -58,6 +91,7 @@ impl Gate {
             deliver,
             names: Mutex::default(),
             told: Mutex::default(),
+            asking,
         });
         let watched = gate.clone();
         thread::spawn(move || watched.follow(&changes));
@@ -76,12 +110,43 @@ impl Gate {
             }
             Verdict::Drop => Admission::Drop,
             Verdict::Learn(to, named) => {
-                self.tell(to, || passed(to, self.name_of(to).filter(|_| named).as_deref()));
+                if self.is_to_be_told(to) {
+                    say(&format!("passed {}", described(to, self.name_of(to).filter(|_| named).as_deref())));
+                }
                 Admission::Pass
             }
-            Verdict::Refuse(to, rule) => {
-                self.tell(to, || refused(to, self.name_of(to).as_deref(), rule));
-                refusal::answer(frame).map_or(Admission::Drop, Admission::Answer)
+            Verdict::Refuse(to, from, rule) => {
+                let answer = refusal::answer(frame);
+                if !self.is_to_be_told(to) {
+                    return answer.map_or(Admission::Drop, Admission::Answer);
+                }
+                let line = Refused { to: described(to, self.name_of(to).as_deref()), rule: rule.to_string() };
+                match (&policy.whose, from.zip(to.port)) {
+                    (Some(whose), Some(ports)) => self.ask(whose.clone(), to, ports, line, answer),
+                    _ => {
+                        say(&line.line(None));
+                        answer.map_or(Admission::Drop, Admission::Answer)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The answer follows when it is known whose it was, or at once where too many wait for that.
+    fn ask(
+        &self,
+        whose: Whose,
+        to: Destination,
+        ports: (u16, u16),
+        line: Refused,
+        answer: Option<Vec<u8>>,
+    ) -> Admission {
+        let question = Question { whose, to, ports, line, answer, until: Instant::now() + PATIENCE };
+        match self.asking.try_send(question) {
+            Ok(()) => Admission::Drop,
+            Err(TrySendError::Full(question) | TrySendError::Disconnected(question)) => {
+                say(&question.line.line(None));
+                question.answer.map_or(Admission::Drop, Admission::Answer)
             }
         }
     }
@@ -94,21 +159,20 @@ impl Gate {
     }
 
     /// Each destination once.
-    fn tell(&self, to: Destination, line: impl FnOnce() -> String) {
+    fn is_to_be_told(&self, to: Destination) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.lines >= LINES_MAX || told.destinations.contains(&to) {
-            return;
+        if told.lines > LINES_MAX || told.destinations.contains(&to) {
+            return false;
         }
         if told.destinations.len() >= TOLD_MAX {
             told.destinations.clear();
         }
         told.destinations.insert(to);
         told.lines += 1;
-        // On a full disk a line is lost, not the network.
-        let _ = writeln!(io::stderr(), "{}", line());
-        if told.lines == LINES_MAX {
-            let _ = writeln!(io::stderr(), "refused more, or let through, which is not written down");
+        if told.lines > LINES_MAX {
+            say("refused more, or let through, which is not written down");
         }
+        told.lines <= LINES_MAX
     }
 
     fn name_of(&self, to: Destination) -> Option<String> {
@@ -147,24 +211,37 @@ impl Gate {
     }
 }
 
-fn refused(to: Destination, name: Option<&str>, rule: &str) -> String {
-    format!("refused {} by: {rule}", described(to, name))
+/// On a full disk a line is lost, not the network.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
-fn passed(to: Destination, name: Option<&str>) -> String {
-    format!("passed {}", described(to, name))
+/// One after the other, each for as long as it may wait: so none waits longer because of the others.
+fn answer_questions(asked: &Receiver<Question>, deliver: &Deliver) {
+    while let Ok(Question { whose, to, ports: (from, port), line, answer, until }) = asked.recv() {
+        let protocol = if to.protocol == TCP { "tcp" } else { "udp" };
+        let process = Some(until).filter(|until| *until > Instant::now());
+        let process = process.and_then(|until| whose.ask(protocol, from, port, until));
+        say(&line.line(process.as_deref()));
+        if let Some(answer) = answer {
+            deliver(&answer);
+        }
+    }
 }
 
 fn described(to: Destination, name: Option<&str>) -> String {
     let protocol = match to.protocol {
         TCP => "tcp".to_string(),
         UDP => "udp".to_string(),
-        1 => "icmp".to_string(),
+        ICMP | ICMPV6 => "icmp".to_string(),
         other => format!("protocol {other}"),
     };
-    let port = to.port.map_or(String::new(), |port| format!(":{port}"));
+    let address = match to.port {
+        Some(port) => SocketAddr::new(to.address, port).to_string(),
+        None => to.address.to_string(),
+    };
     let name = name.map_or(String::new(), |name| format!(" {name}"));
-    format!("{protocol} {}{port}{name}", to.address)
+    format!("{protocol} {address}{name}")
 }
 
 fn read(path: &Path) -> io::Result<Policy> {
@@ -186,17 +263,56 @@ fn watch(path: &Path) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::ETHERNET_HEADER;
     use super::*;
-    use std::net::Ipv4Addr;
+
+    fn refused(to: Destination, name: Option<&str>, process: Option<&str>) -> String {
+        Refused { to: described(to, name), rule: "private".to_string() }.line(process)
+    }
 
     #[test]
     fn a_refusal_is_one_line() {
-        let to = Destination { address: Ipv4Addr::new(192, 168, 1, 1), protocol: TCP, port: Some(80) };
-        assert_eq!(refused(to, None, "private"), "refused tcp 192.168.1.1:80 by: private");
-        assert_eq!(refused(to, Some("a.lan"), "private"), "refused tcp 192.168.1.1:80 a.lan by: private");
-        assert_eq!(passed(to, Some("a.lan")), "passed tcp 192.168.1.1:80 a.lan");
+        let to = Destination { address: [192, 168, 1, 1].into(), protocol: TCP, port: Some(80) };
+        assert_eq!(refused(to, None, None), "refused tcp 192.168.1.1:80 by: private");
+        assert_eq!(
+            refused(to, Some("a.lan"), Some("curl(7)")),
+            "refused tcp 192.168.1.1:80 a.lan from curl(7) by: private"
+        );
+        let six = Destination { address: "fd00::1".parse().expect("an address"), ..to };
+        assert_eq!(refused(six, None, None), "refused tcp [fd00::1]:80 by: private");
+        let ping = Destination { protocol: ICMPV6, port: None, ..six };
+        assert_eq!(refused(ping, None, None), "refused icmp fd00::1 by: private");
         let other = Destination { protocol: 47, port: None, ..to };
-        assert_eq!(refused(other, None, "never"), "refused protocol 47 192.168.1.1 by: never");
+        assert_eq!(refused(other, None, None), "refused protocol 47 192.168.1.1 by: private");
+    }
+
+    #[test]
+    fn a_refusal_waits_for_whose_it_was_the_first_time_only() {
+        let folder = std::env::temp_dir().join(format!("banger-gate-whose-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (path, socket) = (folder.join("rules"), folder.join("whose.sock"));
+        fs::write(&path, format!("format 2\ndefault deny\nwhose 0a {}", socket.display())).expect("rules");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        let (got, frames) = std::sync::mpsc::channel::<Vec<u8>>();
+        let got = Mutex::new(got);
+        let deliver = move |frame: &[u8]| drop(got.lock().expect("unpoisoned").send(frame.to_vec()));
+        let gate = Gate::open(&path, Arc::new(deliver)).expect("a gate");
+        let frame = super::super::packet::tests::frame([8, 8, 8, 8], TCP, 443);
+        assert!(matches!(gate.admit(&frame), Admission::Drop));
+        let (mut stream, _) = listener.accept().expect("a question");
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(&stream), &mut line).expect("a line");
+        assert_eq!(line, "0a tcp 32768 443\n");
+        stream.write_all(b"curl(7)\n").expect("an answer");
+        let reply = frames.recv_timeout(std::time::Duration::from_secs(30)).expect("a reset");
+        assert_eq!(reply[ETHERNET_HEADER + 33] & 4, 4);
+        assert!(matches!(gate.admit(&frame), Admission::Answer(_)));
+        // With nobody to ask it does not wait.
+        drop(listener);
+        let other = super::super::packet::tests::frame([8, 8, 4, 4], TCP, 443);
+        assert!(matches!(gate.admit(&other), Admission::Drop));
+        assert!(frames.recv_timeout(std::time::Duration::from_secs(30)).is_ok());
+        fs::remove_dir_all(&folder).expect("the folder");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Which names an address was the answer to. Read from what the DNS forwarder tells the guest, on its way there: a rule by name counts for the addresses that the
 //! host's resolver gave for it, and for nothing that a guest could say itself.
 
-use super::policy::{DNS, DNS_PORT, UDP, header_length};
+use super::address::{DNS, DNS_PORT};
+use super::packet::{ETHERNET_HEADER, IPV4, IPV6, UDP, behind_header6, ethertype, header_length};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-const ETHERNET_HEADER: usize = 14;
 const UDP_HEADER: usize = 8;
 const DNS_HEADER: usize = 12;
 /// Answers of one message that are looked at, and addresses and names of each that are remembered: a guest can ask for as many as it likes.
@@ -20,6 +20,7 @@ const NAME_MAX: usize = 255;
 /// Types of records.
 const A: u16 = 1;
 const CNAME: u16 = 5;
+const AAAA: u16 = 28;
 const INTERNET: u16 = 1;
 
 /// `example.org`, or `*.example.org` for all below it; in small letters.
@@ -61,7 +62,7 @@ struct Known {
 
 #[derive(Default)]
 pub struct Names {
-    of: HashMap<Ipv4Addr, Vec<Known>>,
+    of: HashMap<IpAddr, Vec<Known>>,
 }
 
 impl Names {
@@ -71,7 +72,7 @@ impl Names {
         }
     }
 
-    fn remember(&mut self, address: Ipv4Addr, name: &str, until: Instant, now: Instant) {
+    fn remember(&mut self, address: IpAddr, name: &str, until: Instant, now: Instant) {
         if !self.of.contains_key(&address) && self.of.len() >= ADDRESSES_MAX {
             self.of.retain(|_, known| known.iter().any(|each| each.until > now));
             let last = |known: &[Known]| known.iter().map(|each| each.until).max();
@@ -94,7 +95,7 @@ impl Names {
     }
 
     /// Whether the address was an answer for such a name. It then counts for longer.
-    pub fn fits(&mut self, address: Ipv4Addr, pattern: &Pattern, now: Instant) -> bool {
+    pub fn fits(&mut self, address: IpAddr, pattern: &Pattern, now: Instant) -> bool {
         let fitting = self.of.get_mut(&address).into_iter().flatten();
         let mut found = false;
         for each in fitting.filter(|each| each.until > now && pattern.fits(&each.name)) {
@@ -105,7 +106,7 @@ impl Names {
     }
 
     /// The last name that the address was an answer for.
-    pub fn last(&self, address: Ipv4Addr) -> Option<&str> {
+    pub fn last(&self, address: IpAddr) -> Option<&str> {
         self.of.get(&address)?.last().map(|known| known.name.as_str())
     }
 }
@@ -114,7 +115,7 @@ impl Names {
 pub struct Answer {
     name: String,
     /// With their lifetimes, in seconds.
-    addresses: Vec<(Ipv4Addr, u32)>,
+    addresses: Vec<(IpAddr, u32)>,
 }
 
 /// What a frame for the guest says, where it is an answer of the DNS forwarder.
@@ -124,26 +125,42 @@ pub fn told_by(frame: &[u8]) -> Option<Answer> {
 
 /// What a UDP datagram from the DNS forwarder says.
 fn message(frame: &[u8]) -> Option<&[u8]> {
-    datagram(frame, 12, 0)
+    datagram(frame, Side::Source)
 }
 
-/// The message of a whole UDP datagram whose address in its IPv4 header at `address`, and port in its UDP header at `port`, are the DNS forwarder's.
-fn datagram(frame: &[u8], address: usize, port: usize) -> Option<&[u8]> {
+/// Which end of a packet.
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// The message of a whole UDP datagram that has the DNS forwarder on this side.
+fn datagram(frame: &[u8], side: Side) -> Option<&[u8]> {
     let packet = frame.get(ETHERNET_HEADER..)?;
-    if frame[12..ETHERNET_HEADER] != [8, 0] {
-        return None;
-    }
-    let header = header_length(packet)?;
-    let whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
-    let who = Ipv4Addr::from(*packet[address..].first_chunk::<4>()?);
-    let datagram = &packet[header..];
-    let number = datagram.get(port..)?.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes));
-    (whole && packet[9] == UDP && who == DNS && number == Some(DNS_PORT)).then(|| datagram.get(UDP_HEADER..))?
+    let second = usize::from(matches!(side, Side::Destination));
+    let (who, body): (IpAddr, &[u8]) = match ethertype(frame) {
+        IPV4 => {
+            let header = header_length(packet)?;
+            let whole = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff == 0;
+            if !whole || packet[9] != UDP {
+                return None;
+            }
+            (Ipv4Addr::from(*packet[12 + 4 * second..].first_chunk::<4>()?).into(), &packet[header..])
+        }
+        IPV6 => {
+            let body = behind_header6(packet).filter(|_| packet[6] == UDP)?;
+            (Ipv6Addr::from(*packet[8 + 16 * second..].first_chunk::<16>()?).into(), body)
+        }
+        _ => return None,
+    };
+    let number = body.get(2 * second..)?.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes));
+    (DNS.contains(&who) && number == Some(DNS_PORT)).then(|| body.get(UDP_HEADER..))?
 }
 
-/// A question of the guest's to the DNS forwarder: the message up to its end, the name in small letters, and whether an address is asked for.
+/// A question of the guest's to the DNS forwarder: the message up to its end, the name in small letters, and whether an IPv4 address is asked for.
 pub fn question_in(frame: &[u8]) -> Option<(&[u8], String, bool)> {
-    let message = datagram(frame, 16, 2)?;
+    let message = datagram(frame, Side::Destination)?;
     let header = message.first_chunk::<DNS_HEADER>()?;
     // No answer, of the common kind, with one question.
     if header[2] & 0xf8 != 0 || header[4..6] != [0, 1] {
@@ -166,7 +183,8 @@ fn answer(message: &[u8]) -> Option<Answer> {
     }
     let mut at = DNS_HEADER;
     let asked = read_name(message, &mut at)?;
-    if (read_u16(message, &mut at)?, read_u16(message, &mut at)?) != (A, INTERNET) {
+    let wanted = read_u16(message, &mut at)?;
+    if !matches!(wanted, A | AAAA) || read_u16(message, &mut at)? != INTERNET {
         return None;
     }
     let mut current = asked.clone();
@@ -179,7 +197,8 @@ fn answer(message: &[u8]) -> Option<Answer> {
         let data = message.get(at..at + length)?;
         if owner == current && class == INTERNET {
             match kind {
-                A => addresses.push((Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?), lifetime)),
+                A if wanted == A => addresses.push((<[u8; 4]>::try_from(data).ok()?.into(), lifetime)),
+                AAAA if wanted == AAAA => addresses.push((<[u8; 16]>::try_from(data).ok()?.into(), lifetime)),
                 CNAME => current = read_name(message, &mut at.clone())?,
                 _ => {}
             }
@@ -241,6 +260,7 @@ fn read_name(message: &[u8], at: &mut usize) -> Option<String> {
 
 #[cfg(test)]
 pub mod tests {
+    use super::super::packet::tests::frame6;
     use super::*;
 
     fn labels(name: &str) -> Vec<u8> {
@@ -261,9 +281,14 @@ pub mod tests {
     }
 
     fn response(name: &str, records: &[Vec<u8>]) -> Vec<u8> {
+        response_to(A, name, records)
+    }
+
+    fn response_to(kind: u16, name: &str, records: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = vec![0, 1, 0x81, 0x80, 0, 1, 0, records.len() as u8, 0, 0, 0, 0];
         bytes.extend(labels(name));
-        bytes.extend([0, 1, 0, 1]);
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend(INTERNET.to_be_bytes());
         bytes.extend(records.concat());
         bytes
     }
@@ -285,11 +310,26 @@ pub mod tests {
         told_by(&frame).expect("an answer")
     }
 
+    /// The same of an IPv6 address, over IPv6.
+    pub fn told6(name: &str, address: Ipv6Addr) -> Answer {
+        let message = response_to(AAAA, name, &[record(&[0xc0, 12], AAAA, 60, &address.octets())]);
+        told_by(&carried6("fd62:616e:6765:7200::3", &message)).expect("an answer")
+    }
+
+    fn carried6(from: &str, message: &[u8]) -> Vec<u8> {
+        let mut body = vec![0, 53, 0x80, 0, 0, 0, 0, 0];
+        body.extend(message);
+        let mut frame = frame6("fd62:616e:6765:7200::15", UDP, &body);
+        frame[22..38].copy_from_slice(&from.parse::<Ipv6Addr>().expect("an address").octets());
+        frame
+    }
+
     fn pattern(text: &str) -> Pattern {
         Pattern::parse(text).expect("a pattern")
     }
 
-    const HERE: Ipv4Addr = Ipv4Addr::new(93, 184, 216, 34);
+    const OCTETS: [u8; 4] = [93, 184, 216, 34];
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 216, 34));
 
     #[test]
     fn a_pattern_is_a_name_or_all_below_it() {
@@ -309,7 +349,7 @@ pub mod tests {
     #[test]
     fn an_answer_of_the_forwarder_is_remembered_for_its_time_and_longer_while_it_is_used() {
         let (mut names, now) = (Names::default(), Instant::now());
-        names.learn(&told("WWW.example.org", HERE.octets()), now);
+        names.learn(&told("WWW.example.org", OCTETS), now);
         let within = pattern("www.example.org");
         assert!(names.fits(HERE, &within, now));
         assert!(!names.fits(HERE, &pattern("example.org"), now));
@@ -328,14 +368,35 @@ pub mod tests {
             record(&labels("bank.example.com"), A, 60, &[2, 2, 2, 2]),
         ];
         let found = answer(&response("shop.example.org", &records)).expect("an answer");
-        let expected =
-            Answer { name: "shop.example.org".to_string(), addresses: vec![(Ipv4Addr::new(1, 1, 1, 1), 60)] };
+        let expected = Answer { name: "shop.example.org".to_string(), addresses: vec![([1, 1, 1, 1].into(), 60)] };
         assert_eq!(found, expected);
     }
 
     #[test]
+    fn ipv6_addresses_count_where_they_were_asked_for_by_either_protocol() {
+        let six = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x80);
+        let both = [
+            record(&[0xc0, 12], CNAME, 60, &labels("cdn.example.net")),
+            record(&labels("cdn.example.net"), AAAA, 60, &six.octets()),
+            record(&labels("cdn.example.net"), A, 60, &[1, 1, 1, 1]),
+            record(&labels("bank.example.com"), AAAA, 60, &[2; 16]),
+        ];
+        let of = |kind| answer(&response_to(kind, "shop.example.org", &both)).expect("an answer").addresses;
+        assert_eq!(of(AAAA), [(six.into(), 60)]);
+        assert_eq!(of(A), [([1, 1, 1, 1].into(), 60)]);
+        let message = response_to(AAAA, "shop.example.org", &both);
+        assert!(told_by(&carried6("fd62:616e:6765:7200::3", &message)).is_some());
+        assert_eq!(told_by(&carried6("2001:db8::53", &message)), None);
+        let (mut names, now) = (Names::default(), Instant::now());
+        names.learn(&told6("shop.example.org", six), now);
+        assert!(names.fits(six.into(), &pattern("*.example.org"), now));
+        // An address of another length is none.
+        assert_eq!(answer(&response_to(AAAA, "a.example.org", &[record(&[0xc0, 12], AAAA, 60, &[1; 4])])), None);
+    }
+
+    #[test]
     fn nothing_else_teaches_anything() {
-        let good = response("example.org", &[record(&[0xc0, 12], A, 60, &HERE.octets())]);
+        let good = response("example.org", &[record(&[0xc0, 12], A, 60, &OCTETS)]);
         assert!(answer(&good).is_some());
         for (at, value) in [(2, 0x01), (2, 0x89), (3, 0x83), (5, 2), (5, 0), (26, 28)] {
             let mut other = good.clone();
@@ -383,10 +444,20 @@ pub mod tests {
     fn a_guest_that_asks_for_everything_fills_nothing() {
         let (mut names, now) = (Names::default(), Instant::now());
         for number in 0..ADDRESSES_MAX as u32 + 10 {
-            names.remember(Ipv4Addr::from_bits(number), "example.org", now + Duration::from_secs(number.into()), now);
+            names.remember(
+                Ipv4Addr::from_bits(number).into(),
+                "example.org",
+                now + Duration::from_secs(number.into()),
+                now,
+            );
         }
         for number in 0..100 {
-            names.remember(Ipv4Addr::from_bits(ADDRESSES_MAX as u32), &format!("n{number}.org"), now + GRACE, now);
+            names.remember(
+                Ipv4Addr::from_bits(ADDRESSES_MAX as u32).into(),
+                &format!("n{number}.org"),
+                now + GRACE,
+                now,
+            );
         }
         assert_eq!(names.of.len(), ADDRESSES_MAX);
         assert!(names.of.values().all(|known| known.len() <= NAMES_MAX));

@@ -5,6 +5,7 @@
 //! Descriptor 0 is QEMU's socket, 1 is passt's; both carry Ethernet frames behind a big-endian u32 of their length. It ends when either does.
 
 use super::gate::{Admission, Gate};
+use super::packet::{ETHERNET_HEADER, IPV4, IPV6, IPV6_HEADER, TCP, ethertype};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -18,12 +19,9 @@ pub(super) const PREFIX: usize = 4;
 pub(super) const FRAME_MAX: usize = 96 * 1024;
 const BUFFER: usize = 256 * 1024;
 
-const ETHERNET_HEADER: usize = 14;
-const ETHERTYPE: usize = 12;
-const IPV4: u16 = 0x0800;
-/// Offset of the protocol in an IPv4 header, its number for TCP, and where in a TCP header the flags are.
+/// Offset of the protocol in an IPv4 header and in one of IPv6, and where in a TCP header the flags are.
 const IPV4_PROTOCOL: usize = 9;
-const TCP: u8 = 6;
+const IPV6_PROTOCOL: usize = 6;
 const TCP_FLAGS: usize = 13;
 
 /// Relays until one side ends. `rules`: the file of the policy.
@@ -109,10 +107,12 @@ fn write_frame(to: &Mutex<impl Write>, frame: &[u8]) -> io::Result<()> {
 /// addresses for a container, its connection tracking knows no connection for such a segment, and the guest answers it with a reset.
 pub(super) fn may_enter(frame: &[u8]) -> bool {
     let Some(packet) = frame.get(ETHERNET_HEADER..) else { return true };
-    if u16::from_be_bytes([frame[ETHERTYPE], frame[ETHERTYPE + 1]]) != IPV4 || packet.get(IPV4_PROTOCOL) != Some(&TCP) {
-        return true;
-    }
-    packet.get(usize::from(packet[0] & 15) * 4 + TCP_FLAGS) != Some(&0)
+    let segment = match ethertype(frame) {
+        IPV4 if packet.get(IPV4_PROTOCOL) == Some(&TCP) => usize::from(packet[0] & 15) * 4,
+        IPV6 if packet.get(IPV6_PROTOCOL) == Some(&TCP) => IPV6_HEADER,
+        _ => return true,
+    };
+    packet.get(segment + TCP_FLAGS) != Some(&0)
 }
 
 fn entering(gate: &Gate, frame: &[u8]) -> Admission {
@@ -153,6 +153,7 @@ fn whole_frames(bytes: &[u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::tests::{frame6, segment as segment6};
     use super::*;
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
@@ -217,6 +218,16 @@ mod tests {
         let enter = |frame: &[u8]| if may_enter(frame) { Admission::Pass } else { Admission::Drop };
         filter(&mut &*input, &mut output, enter, &Mutex::new(Vec::new())).expect("a sound stream");
         assert_eq!(output, [sound.clone(), sound].concat());
+    }
+
+    #[test]
+    fn over_ipv6_too() {
+        let mut frame = frame6("fd62:616e:6765:7200::15", TCP, &segment6(80));
+        assert!(may_enter(&frame));
+        frame[ETHERNET_HEADER + IPV6_HEADER + TCP_FLAGS] = 0;
+        assert!(!may_enter(&frame));
+        frame[ETHERNET_HEADER + IPV6_PROTOCOL] = 17;
+        assert!(may_enter(&frame));
     }
 
     #[test]

@@ -4,63 +4,18 @@
 //! The first that decides counts: what no guest may reach, the DNS forwarder, the rules in their order, the host's own networks and private addresses, the
 //! default.
 
+use super::address::{self, Cidr};
 use super::names::{Names, Pattern};
+use super::packet::{Destination, Sent, TCP, UDP, has_ports, read};
 use super::team::Membership;
-use std::net::Ipv4Addr;
+use super::whose::Whose;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-const ETHERNET_HEADER: usize = 14;
-const ETHERTYPE: usize = 12;
-const IPV4: u16 = 0x0800;
-const ARP: u16 = 0x0806;
-/// Least length of an IPv4 header.
-const IPV4_HEADER: usize = 20;
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
 /// Rules of one VM; more are a mistake.
 const RULES_MAX: usize = 4096;
-
-/// The network between a guest and passt, and where it answers DNS (`docs/vmm.md`).
-const GUEST_NETWORK: Cidr = Cidr { address: u32::from_be_bytes([10, 0, 2, 0]), bits: 24 };
-pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
-pub const DNS_PORT: u16 = 53;
-
-/// Of the host alone, or behind no router: loopback, "this host", link-local with the metadata services of clouds.
-const NEVER: [Cidr; 3] = [cidr([127, 0, 0, 0], 8), cidr([0, 0, 0, 0], 8), cidr([169, 254, 0, 0], 16)];
-/// Networks that are somebody's own (RFC 1918, 6598, 2544, 6890).
-const PRIVATE: [Cidr; 6] = [
-    cidr([10, 0, 0, 0], 8),
-    cidr([172, 16, 0, 0], 12),
-    cidr([192, 168, 0, 0], 16),
-    cidr([100, 64, 0, 0], 10),
-    cidr([198, 18, 0, 0], 15),
-    cidr([192, 0, 0, 0], 24),
-];
-
-const fn cidr(octets: [u8; 4], bits: u32) -> Cidr {
-    Cidr { address: u32::from_be_bytes(octets), bits }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cidr {
-    address: u32,
-    bits: u32,
-}
-
-impl Cidr {
-    fn parse(text: &str) -> Option<Cidr> {
-        let (address, bits) = text.split_once('/')?;
-        let address: Ipv4Addr = address.parse().ok()?;
-        let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
-        Some(Cidr { address: address.to_bits(), bits })
-    }
-
-    fn holds(self, address: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - self.bits).unwrap_or(0);
-        (address.to_bits() ^ self.address) & mask == 0
-    }
-}
+/// Of the file of rules: the daemon writes lines that this reader knows only where it finds this number in what it has written for it before.
+const FORMAT: &str = "2";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
@@ -92,18 +47,12 @@ pub struct Policy {
     /// Networks that the host is on.
     local: Vec<Cidr>,
     allow_rest: bool,
+    /// IPv6 goes further than this; else nobody beyond would hear it.
+    six: bool,
     /// What passes is told.
     learn: bool,
     pub team: Membership,
-}
-
-/// Where a packet goes to, and what that takes apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Destination {
-    pub address: Ipv4Addr,
-    pub protocol: u8,
-    /// Of TCP and UDP, where the packet tells.
-    pub port: Option<u16>,
+    pub whose: Option<Whose>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -115,26 +64,33 @@ pub enum Verdict<'a> {
     Team,
     /// Nothing that deserves an answer.
     Drop,
-    Refuse(Destination, &'a str),
+    /// And the port that it comes from.
+    Refuse(Destination, Option<u16>, &'a str),
 }
 
 impl Policy {
-    /// Lines of `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR`, `default allow|deny`, `learn`, and those of a team. `None` when one is not understood.
+    /// Lines of `format 2`, `allow|deny CIDR|NAME|*.NAME any|tcp|udp *|PORT|FIRST-LAST`, `local CIDR`, `default allow|deny`, `ipv6`, `learn`, and those of a team and of whom
+    /// to ask about processes. `None` when one is not understood.
     pub fn parse(text: &str) -> Option<Policy> {
         let mut policy = Policy {
             rules: Vec::new(),
             local: Vec::new(),
             allow_rest: false,
+            six: false,
             learn: false,
             team: Membership::default(),
+            whose: None,
         };
         for line in text.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["default", action] => policy.allow_rest = parse_action(action)?,
+                ["format", FORMAT] => {}
+                ["ipv6"] => policy.six = true,
                 ["learn"] => policy.learn = true,
                 ["local", network] => policy.local.push(Cidr::parse(network)?),
                 ["team" | "peer", ..] => policy.team.add(line)?,
+                ["whose", ..] => policy.whose = Some(Whose::parse(line)?),
                 [action, target, protocol, ports] => policy.rules.push(Rule {
                     allow: parse_action(action)?,
                     to: Target::parse(target)?,
@@ -150,37 +106,33 @@ impl Policy {
 
     /// What becomes of a frame that the guest sends.
     pub fn judge(&self, frame: &[u8], names: &Mutex<Names>) -> Verdict<'_> {
-        let Some(packet) = frame.get(ETHERNET_HEADER..) else {
-            return Verdict::Drop;
-        };
-        match u16::from_be_bytes([frame[ETHERTYPE], frame[ETHERTYPE + 1]]) {
-            ARP => Verdict::Pass,
-            // passt serves no IPv6 here, and a VLAN tag would hide what is behind it.
-            IPV4 => match destination(packet) {
-                Some(to) => self.decide(to, names),
-                None => Verdict::Drop,
-            },
-            _ => Verdict::Drop,
+        match read(frame) {
+            Sent::Question => Verdict::Pass,
+            Sent::To(to, _) | Sent::Odd(to) if to.address.is_ipv6() && !self.six => Verdict::Drop,
+            Sent::Odd(to) if address::is_group(to.address) => Verdict::Drop,
+            Sent::Odd(to) => Verdict::Refuse(to, None, "never"),
+            Sent::To(to, from) => self.decide(to, from, names),
+            Sent::Nothing => Verdict::Drop,
         }
     }
 
-    fn decide(&self, to: Destination, names: &Mutex<Names>) -> Verdict<'_> {
+    fn decide(&self, to: Destination, from: Option<u16>, names: &Mutex<Names>) -> Verdict<'_> {
         let Destination { address, port, .. } = to;
-        if address.octets()[0] >= 224 {
+        if address::is_group(address) {
             return Verdict::Drop;
         }
-        if NEVER.iter().any(|network| network.holds(address)) {
-            return Verdict::Refuse(to, "never");
-        }
-        if address == DNS && port == Some(DNS_PORT) {
+        // By datagrams only: over TCP passt would take the address for one of the host's network.
+        if address::DNS.contains(&address) && (to.protocol, port) == (UDP, Some(address::DNS_PORT)) {
             return Verdict::Pass;
         }
-        if GUEST_NETWORK.holds(address) {
-            return Verdict::Refuse(to, "never");
+        if address::is_never(address) {
+            return Verdict::Refuse(to, from, "never");
         }
-        let near = self.local.iter().chain(&PRIVATE).any(|network| network.holds(address));
+        let near = address::is_near(address, &self.local);
         let reaches = |rule: &Rule| match &rule.to {
-            Target::Network(network) => network.holds(address),
+            // What is denied is denied by any way that leads there.
+            Target::Network(network) if rule.allow => network.holds(address),
+            Target::Network(network) => network.may_hold(address),
             // Whoever owns a name can let it lead anywhere: not to what is near.
             Target::Name(_) if rule.allow && near => false,
             Target::Name(pattern) => {
@@ -189,10 +141,10 @@ impl Policy {
         };
         let rule = self.rules.iter().find(|rule| rule.concerns(to) && reaches(rule));
         match rule {
-            Some(Rule { allow: false, text, .. }) => Verdict::Refuse(to, text),
+            Some(Rule { allow: false, text, .. }) => Verdict::Refuse(to, from, text),
             _ if self.team.holds(address) => Verdict::Team,
-            None if near => Verdict::Refuse(to, "private"),
-            None if !self.allow_rest => Verdict::Refuse(to, "default deny"),
+            None if near => Verdict::Refuse(to, from, "private"),
+            None if !self.allow_rest => Verdict::Refuse(to, from, "default deny"),
             _ if self.learn => Verdict::Learn(to, !near),
             _ => Verdict::Pass,
         }
@@ -237,51 +189,24 @@ fn parse_ports(word: &str) -> Option<Option<(u16, u16)>> {
     Some(Some((first.parse().ok()?, last.parse().ok()?)))
 }
 
-/// Length of an IPv4 header, where the packet holds a whole one.
-pub fn header_length(packet: &[u8]) -> Option<usize> {
-    let length = usize::from(packet.first()? & 0xf) * 4;
-    let sound = packet[0] >> 4 == 4 && length >= IPV4_HEADER && packet.len() >= length;
-    sound.then_some(length)
-}
-
-fn has_ports(protocol: u8) -> bool {
-    protocol == TCP || protocol == UDP
-}
-
-fn destination(packet: &[u8]) -> Option<Destination> {
-    let header = header_length(packet)?;
-    let address = Ipv4Addr::from(*packet[16..].first_chunk::<4>()?);
-    let protocol = packet[9];
-    // A later fragment has no ports, and an earlier one's cannot be relied on.
-    let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff != 0;
-    let has_port = !fragment && has_ports(protocol);
-    let port = packet.get(header + 2..header + 4).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-    Some(Destination { address, protocol, port: port.filter(|_| has_port) })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::names::tests::{told, told6};
+    use super::super::packet::tests::{frame, frame6, segment};
+    use super::super::packet::{ECHO6, ETHERNET_HEADER, ICMPV6};
     use super::*;
 
-    pub fn frame(to: [u8; 4], protocol: u8, port: u16) -> Vec<u8> {
-        let mut frame = vec![0; 12];
-        frame.extend(IPV4.to_be_bytes());
-        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 2, 15];
-        packet.extend(to);
-        packet.extend([0x80, 0]);
-        packet.extend(port.to_be_bytes());
-        packet.resize(40, 0);
-        frame.extend(packet);
-        frame
+    fn reason(policy: &Policy, to: [u8; 4], protocol: u8, port: u16) -> String {
+        said(policy.judge(&frame(to, protocol, port), &Mutex::default()))
     }
 
-    fn reason(policy: &Policy, to: [u8; 4], protocol: u8, port: u16) -> String {
-        match policy.judge(&frame(to, protocol, port), &Mutex::default()) {
+    fn said(verdict: Verdict) -> String {
+        match verdict {
             Verdict::Pass => "pass".to_string(),
             Verdict::Learn(_, named) => format!("learn {named}"),
             Verdict::Team => "team".to_string(),
             Verdict::Drop => "drop".to_string(),
-            Verdict::Refuse(_, rule) => rule.to_string(),
+            Verdict::Refuse(_, _, rule) => rule.to_string(),
         }
     }
 
@@ -294,7 +219,8 @@ mod tests {
         let open = policy("local 192.0.2.0/24\ndefault allow");
         assert_eq!(reason(&open, [93, 184, 216, 34], TCP, 443), "pass");
         assert_eq!(reason(&open, [10, 0, 2, 3], UDP, 53), "pass");
-        assert_eq!(reason(&open, [10, 0, 2, 3], TCP, 80), "never");
+        assert_eq!(reason(&open, [10, 0, 2, 3], TCP, 53), "never");
+        assert_eq!(reason(&open, [10, 0, 2, 3], UDP, 80), "never");
         for never in [[127, 0, 0, 1], [127, 9, 9, 9], [0, 0, 0, 0], [169, 254, 169, 254], [10, 0, 2, 2]] {
             assert_eq!(reason(&open, never, TCP, 80), "never", "{never:?}");
         }
@@ -327,7 +253,7 @@ mod tests {
             policy("deny ads.example.org any *\nallow *.example.org tcp 443\nlocal 203.0.113.0/24\ndefault deny");
         let names: Mutex<Names> = Mutex::default();
         let verdict = |to: [u8; 4], port: u16| match rules.judge(&frame(to, TCP, port), &names) {
-            Verdict::Refuse(_, rule) => rule.to_string(),
+            Verdict::Refuse(_, _, rule) => rule.to_string(),
             other => format!("{other:?}"),
         };
         assert_eq!(verdict([9, 9, 9, 9], 443), "default deny");
@@ -339,7 +265,7 @@ mod tests {
             ("loop.example.org", [127, 0, 0, 1]),
             ("example.org", [9, 9, 9, 7]),
         ] {
-            names.lock().expect("unpoisoned").learn(&super::super::names::tests::told(name, address), Instant::now());
+            names.lock().expect("unpoisoned").learn(&told(name, address), Instant::now());
         }
         assert_eq!(verdict([9, 9, 9, 9], 443), "Pass");
         assert_eq!(verdict([9, 9, 9, 9], 80), "default deny");
@@ -375,10 +301,10 @@ mod tests {
         let rules = policy("deny 8.8.8.8/32 tcp 25\nallow 9.9.9.9/32 tcp 443\ndefault deny");
         let mut first = frame([9, 9, 9, 9], TCP, 443);
         first[ETHERNET_HEADER + 6] = 0x20;
-        assert!(matches!(rules.judge(&first, &Mutex::default()), Verdict::Refuse(_, "default deny")));
+        assert!(matches!(rules.judge(&first, &Mutex::default()), Verdict::Refuse(_, _, "default deny")));
         let mut later = frame([8, 8, 8, 8], TCP, 80);
         later[ETHERNET_HEADER + 7] = 1;
-        assert!(matches!(rules.judge(&later, &Mutex::default()), Verdict::Refuse(_, "deny 8.8.8.8/32 tcp 25")));
+        assert!(matches!(rules.judge(&later, &Mutex::default()), Verdict::Refuse(_, _, "deny 8.8.8.8/32 tcp 25")));
         // What has no ports is not concerned.
         let mail = policy("deny 0.0.0.0/0 any 25\nallow 9.9.9.9/32 any 1-65535\ndefault allow");
         assert_eq!(reason(&mail, [8, 8, 8, 8], 1, 0), "pass");
@@ -386,11 +312,60 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_is_judged_as_ipv4_is_where_it_goes_anywhere() {
+        let lines = "deny 2001:db8:6::/48 tcp 25\ndeny 198.51.100.0/24 any *\nallow fd12::5/128 tcp 5432\nallow www.example.org tcp 443\nlocal 2001:db8:7::/64";
+        let judged = |policy: &Policy, to: &str, port: u16| {
+            let names: Mutex<Names> = Mutex::default();
+            for (name, address) in [("www.example.org", "2001:db8::80"), ("www.example.org", "fd12::80")] {
+                let answer = told6(name, address.parse().expect("an address"));
+                names.lock().expect("unpoisoned").learn(&answer, Instant::now());
+            }
+            said(policy.judge(&frame6(to, TCP, &segment(port)), &names))
+        };
+        assert_eq!(judged(&policy(&format!("{lines}\ndefault allow")), "2001:db8::1", 443), "drop");
+        let open = policy(&format!("{lines}\ndefault allow\nipv6"));
+        for (to, port, expected) in [
+            ("2001:db8::1", 443, "pass"),
+            ("2001:db8:6::1", 25, "deny 2001:db8:6::/48 tcp 25"),
+            ("2001:db8:6::1", 26, "pass"),
+            ("2001:db8:7::1", 443, "private"),
+            ("fd12::4", 5432, "private"),
+            ("fd12::5", 5432, "pass"),
+            ("fd12::5", 5433, "private"),
+            ("::1", 80, "never"),
+            ("::ffff:127.0.0.1", 80, "never"),
+            ("64:ff9b::198.51.100.7", 80, "deny 198.51.100.0/24 any *"),
+            ("64:ff9b::10.0.0.1", 80, "private"),
+            ("fe80::1", 80, "never"),
+            ("ff02::1", 80, "drop"),
+            ("fd62:616e:6765:7200::3", 53, "never"),
+        ] {
+            assert_eq!(judged(&open, to, port), expected, "{to} {port}");
+        }
+        let strict = policy(&format!("{lines}\ndefault deny\nipv6"));
+        assert_eq!(judged(&strict, "2001:db8::80", 443), "pass");
+        assert_eq!(judged(&strict, "2001:db8::80", 80), "default deny");
+        assert_eq!(judged(&strict, "2001:db8::81", 443), "default deny");
+        assert_eq!(judged(&strict, "fd12::80", 443), "private", "a name leads to nothing near");
+        let learning = policy("default allow\nipv6\nlearn");
+        assert_eq!(judged(&learning, "2001:db8::80", 443), "learn true");
+        let to = |policy: &Policy, protocol, body: &[u8]| {
+            said(policy.judge(&frame6("2001:db8::1", protocol, body), &Mutex::default()))
+        };
+        let question = frame6("fd62:616e:6765:7200::3", UDP, &segment(53));
+        assert_eq!(said(strict.judge(&question, &Mutex::default())), "pass");
+        assert_eq!(to(&open, ICMPV6, &[ECHO6, 0, 0, 0]), "pass");
+        assert_eq!(to(&strict, ICMPV6, &[ECHO6, 0, 0, 0]), "default deny");
+        assert_eq!(to(&open, 44, &segment(443)), "never");
+        assert_eq!(to(&policy("deny 0.0.0.0/0 any *\ndefault allow\nipv6"), UDP, &segment(53)), "deny 0.0.0.0/0 any *");
+    }
+
+    #[test]
     fn what_hides_its_destination_is_dropped() {
-        let open = policy("default allow");
+        let open = policy("default allow\nipv6");
         for ethertype in [0x86dd_u16, 0x8100, 0x88a8, 0x1234] {
             let mut hidden = frame([1, 1, 1, 1], TCP, 80);
-            hidden[ETHERTYPE..ETHERNET_HEADER].copy_from_slice(&ethertype.to_be_bytes());
+            hidden[12..ETHERNET_HEADER].copy_from_slice(&ethertype.to_be_bytes());
             assert_eq!(open.judge(&hidden, &Mutex::default()), Verdict::Drop);
         }
         for (at, value) in [(0, 0x65), (0, 0x44), (0, 0x4f)] {
@@ -399,7 +374,7 @@ mod tests {
             assert_eq!(open.judge(&broken, &Mutex::default()), Verdict::Drop, "{value:#x}");
         }
         let whole = frame([1, 1, 1, 1], TCP, 80);
-        for length in 0..ETHERNET_HEADER + IPV4_HEADER {
+        for length in 0..ETHERNET_HEADER + 20 {
             assert_eq!(open.judge(&whole[..length], &Mutex::default()), Verdict::Drop);
         }
     }
@@ -414,7 +389,10 @@ mod tests {
             "allow 1.1.1.1/33 any *",
             "allow 1.1.1.1/32 sctp *",
             "allow 1.1.1.1/32 tcp 70000",
+            "allow ::/129 any *",
             "default",
+            "format 3",
+            "whose",
             "local x",
             "",
         ] {

@@ -1,17 +1,21 @@
 //! What a guest is told of a packet that goes nowhere, so that its program knows at once: a reset of a TCP connection, "administratively prohibited" of
 //! everything else.
 
-use super::policy::{TCP, UDP, header_length};
+use super::packet::{
+    ECHO6, ETHERNET_HEADER, ICMP, ICMPV6, IPV4_HEADER, IPV6, IPV6_HEADER, TCP, UDP, behind_header6, ethertype,
+    header_length,
+};
 
-const ETHERNET_HEADER: usize = 14;
-const IPV4_HEADER: usize = 20;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-const ICMP: u8 = 1;
 const ICMP_HEADER: usize = 8;
 const UNREACHABLE: u8 = 3;
 const ECHO: u8 = 8;
 const PROHIBITED: u8 = 13;
+/// The same of ICMPv6 (RFC 4443), and the longest packet that carries it: what any link takes.
+const UNREACHABLE6: u8 = 1;
+const PROHIBITED6: u8 = 1;
+const ERROR6_MAX: usize = 1280;
 /// Flags of TCP.
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -21,43 +25,77 @@ const ACK: u8 = 0x10;
 /// The frame that answers `frame`; none for what must not be answered: a reset, a later fragment, an ICMP message but for an echo request.
 pub fn answer(frame: &[u8]) -> Option<Vec<u8>> {
     let packet = frame.get(ETHERNET_HEADER..)?;
+    let (protocol, reply) = if ethertype(frame) == IPV6 { refusal6(packet)? } else { refusal4(packet)? };
+    Some(back(frame, protocol, reply))
+}
+
+fn refusal4(packet: &[u8]) -> Option<(u8, Vec<u8>)> {
     let header = header_length(packet)?;
     let total = usize::from(u16::from_be_bytes([packet[2], packet[3]])).min(packet.len());
     if u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff != 0 || total < header {
         return None;
     }
     let body = &packet[header..total];
-    let reply = match packet[9] {
-        TCP => reset(packet, body)?,
+    match packet[9] {
+        TCP => Some((TCP, reset(body)?)),
         // An error is never answered by an error.
-        ICMP if body.first() != Some(&ECHO) => return None,
-        _ => prohibited(&packet[..total.min(header + 8)]),
-    };
-    let protocol = if packet[9] == TCP { TCP } else { ICMP };
-    let mut answer = Vec::with_capacity(ETHERNET_HEADER + IPV4_HEADER + reply.len());
-    answer.extend(&frame[6..12]);
-    answer.extend(&frame[..6]);
-    answer.extend(&frame[12..ETHERNET_HEADER]);
-    answer.extend(ip_header(packet, protocol, reply.len()));
-    answer.extend(reply);
-    Some(answer)
+        ICMP if body.first() != Some(&ECHO) => None,
+        _ => Some((ICMP, error(UNREACHABLE, PROHIBITED, &packet[..total.min(header + 8)]))),
+    }
+}
+
+fn refusal6(packet: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let body = behind_header6(packet)?;
+    match packet[6] {
+        TCP => Some((TCP, reset(body)?)),
+        ICMPV6 if body.first() != Some(&ECHO6) => None,
+        _ => {
+            let told = (IPV6_HEADER + body.len()).min(ERROR6_MAX - IPV6_HEADER - ICMP_HEADER);
+            Some((ICMPV6, error(UNREACHABLE6, PROHIBITED6, &packet[..told])))
+        }
+    }
 }
 
 /// The frame of a UDP datagram that answers that of `frame`.
 pub fn datagram_back(frame: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let packet = frame.get(ETHERNET_HEADER..)?;
-    let ports = packet.get(header_length(packet)?..)?.first_chunk::<4>()?;
-    let length = UDP_HEADER + message.len();
-    let mut answer = frame[6..12].to_vec();
-    answer.extend(&frame[..6]);
-    answer.extend(&frame[12..ETHERNET_HEADER]);
-    answer.extend(ip_header(packet, UDP, length));
-    answer.extend([ports[2], ports[3], ports[0], ports[1]]);
-    answer.extend((length as u16).to_be_bytes());
-    // Without a checksum, as IPv4 allows.
-    answer.extend([0, 0]);
-    answer.extend(message);
-    Some(answer)
+    let body = if ethertype(frame) == IPV6 { behind_header6(packet)? } else { packet.get(header_length(packet)?..)? };
+    let ports = body.first_chunk::<4>()?;
+    let mut datagram = vec![ports[2], ports[3], ports[0], ports[1]];
+    datagram.extend(((UDP_HEADER + message.len()) as u16).to_be_bytes());
+    datagram.extend([0, 0]);
+    datagram.extend(message);
+    Some(back(frame, UDP, datagram))
+}
+
+/// Where the checksum of a protocol is in what it carries.
+fn checksum_at(protocol: u8) -> usize {
+    match protocol {
+        TCP => 16,
+        UDP => 6,
+        _ => 2,
+    }
+}
+
+/// A frame to whoever sent `frame`, from where that was sent to, whose body gets its checksum.
+fn back(frame: &[u8], protocol: u8, mut body: Vec<u8>) -> Vec<u8> {
+    let packet = &frame[ETHERNET_HEADER..];
+    let (header, pseudo) = if ethertype(frame) == IPV6 {
+        let header = ip_header6(packet, protocol, body.len());
+        let pseudo = [&header[8..], &(body.len() as u32).to_be_bytes(), &[0, 0, 0, protocol]].concat();
+        (header.to_vec(), pseudo)
+    } else {
+        let header = ip_header(packet, protocol, body.len());
+        let pseudo = [&header[12..], &[0, protocol], &(body.len() as u16).to_be_bytes()].concat();
+        (header.to_vec(), pseudo)
+    };
+    // That of ICMP is about itself alone.
+    let sum = if protocol == ICMP { checksum(&[&body]) } else { checksum(&[&pseudo, &body]) };
+    // UDP's 0 would say that there is none.
+    let sum = if protocol == UDP && sum == 0 { 0xffff } else { sum };
+    let at = checksum_at(protocol);
+    body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    [&frame[6..12], &frame[..6], &frame[12..ETHERNET_HEADER], &header, &body].concat()
 }
 
 fn ip_header(packet: &[u8], protocol: u8, length: usize) -> [u8; IPV4_HEADER] {
@@ -73,7 +111,19 @@ fn ip_header(packet: &[u8], protocol: u8, length: usize) -> [u8; IPV4_HEADER] {
     header
 }
 
-fn reset(packet: &[u8], segment: &[u8]) -> Option<Vec<u8>> {
+fn ip_header6(packet: &[u8], protocol: u8, length: usize) -> [u8; IPV6_HEADER] {
+    let mut header = [0; IPV6_HEADER];
+    header[0] = 0x60;
+    header[4..6].copy_from_slice(&(length as u16).to_be_bytes());
+    header[6] = protocol;
+    header[7] = 64;
+    header[8..24].copy_from_slice(&packet[24..40]);
+    header[24..40].copy_from_slice(&packet[8..24]);
+    header
+}
+
+/// Without its checksum.
+fn reset(segment: &[u8]) -> Option<Vec<u8>> {
     if segment.len() < TCP_HEADER {
         return None;
     }
@@ -95,20 +145,15 @@ fn reset(packet: &[u8], segment: &[u8]) -> Option<Vec<u8>> {
     reply.extend(sequence.to_be_bytes());
     reply.extend(acknowledged.to_be_bytes());
     reply.extend([(TCP_HEADER as u8 / 4) << 4, ours, 0, 0, 0, 0, 0, 0]);
-    let pseudo = [&packet[16..20], &packet[12..16], &[0, TCP, 0, TCP_HEADER as u8]].concat();
-    let sum = checksum(&[&pseudo, &reply]);
-    reply[16..18].copy_from_slice(&sum.to_be_bytes());
     Some(reply)
 }
 
-/// @param beginning the header of the packet and the first 8 bytes behind it
-fn prohibited(beginning: &[u8]) -> Vec<u8> {
-    let mut reply = vec![UNREACHABLE, PROHIBITED, 0, 0, 0, 0, 0, 0];
-    debug_assert!(reply.len() == ICMP_HEADER);
-    reply.extend(beginning);
-    let sum = checksum(&[&reply]);
-    reply[2..4].copy_from_slice(&sum.to_be_bytes());
-    reply
+/// Without its checksum. @param beginning of the packet that it tells of
+fn error(kind: u8, code: u8, beginning: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    debug_assert!(message.len() == ICMP_HEADER);
+    message.extend(beginning);
+    message
 }
 
 /// Of the Internet (RFC 1071); each part but the last has an even length.
@@ -127,6 +172,7 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::tests::{frame6, segment};
     use super::*;
 
     fn syn() -> Vec<u8> {
@@ -175,17 +221,49 @@ mod tests {
         assert!(answer(&frame).is_some_and(|reply| reply[14 + 20] == UNREACHABLE));
     }
 
+    /// Header and body of an IPv6 packet, whose checksum is right.
+    fn sound6(frame: &[u8]) -> (&[u8], &[u8]) {
+        let packet = &frame[14..];
+        let body = behind_header6(packet).expect("a whole packet");
+        let pseudo = [&packet[8..40], &(body.len() as u32).to_be_bytes(), &[0, 0, 0, packet[6]]].concat();
+        assert_eq!(checksum(&[&pseudo, body]), 0);
+        (&packet[..40], body)
+    }
+
+    #[test]
+    fn over_ipv6_it_is_the_same() {
+        let frame = frame6("2001:db8::1", TCP, &segment(443));
+        let reply = answer(&frame).expect("a reset");
+        let (header, body) = sound6(&reply);
+        assert_eq!((&header[8..24], &header[24..40]), (&frame[38..54], &frame[22..38]));
+        assert_eq!((&body[..4], &body[8..12], body[13]), (&[1, 187, 0x80, 0][..], &[0, 0, 0, 10][..], RST | ACK));
+        let long = frame6("2001:db8::1", UDP, &[7; 2000]);
+        let reply = answer(&long).expect("an error");
+        let (header, body) = sound6(&reply);
+        assert_eq!((header[6], body[0], body[1], reply.len()), (ICMPV6, UNREACHABLE6, PROHIBITED6, 14 + ERROR6_MAX));
+        assert_eq!(&body[8..], &long[14..14 + 1232]);
+        assert!(answer(&frame6("2001:db8::1", ICMPV6, &[ECHO6, 0, 0, 0])).is_some());
+        assert_eq!(answer(&frame6("2001:db8::1", ICMPV6, &[UNREACHABLE6, 0, 0, 0])), None);
+        let told =
+            datagram_back(&frame6("2001:db8::1", UDP, &[0x80, 0, 0, 53, 0, 8, 0, 0]), b"hello").expect("a frame");
+        let (_, body) = sound6(&told);
+        assert_eq!((&body[..4], &body[8..]), (&[0, 53, 0x80, 0][..], &b"hello"[..]));
+    }
+
     #[test]
     fn no_bytes_break_it() {
-        let whole = syn();
-        for length in 0..whole.len() {
-            answer(&whole[..length]);
-        }
-        for at in 14..whole.len() {
-            for value in [0, 1, 0x4f, 0x80, 0xff] {
-                let mut changed = whole.clone();
-                changed[at] = value;
-                answer(&changed);
+        for whole in [syn(), frame6("2001:db8::1", TCP, &segment(443)), frame6("2001:db8::1", UDP, &[0; 8])] {
+            for length in 0..whole.len() {
+                answer(&whole[..length]);
+                datagram_back(&whole[..length], &[1, 2, 3]);
+            }
+            for at in 12..whole.len() {
+                for value in [0, 1, 0x4f, 0x80, 0x86, 0xdd, 0xff] {
+                    let mut changed = whole.clone();
+                    changed[at] = value;
+                    answer(&changed);
+                    datagram_back(&changed, &[1, 2, 3]);
+                }
             }
         }
     }

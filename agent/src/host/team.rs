@@ -8,12 +8,12 @@
 //! Names, `NAME.vm`, are answered here too: the host's resolver knows others.
 
 use super::names;
-use super::policy::{TCP, UDP, header_length};
+use super::packet::{ETHERNET_HEADER, ICMP, IPV4_HEADER, TCP, UDP, header_length};
 use super::refusal::{self, checksum};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -21,7 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-const ETHERNET_HEADER: usize = 14;
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// Of who answers for the rest of the world, in the guest's eyes: locally administered.
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 3, 1];
@@ -31,11 +30,9 @@ const PACKET_MAX: usize = 65_535;
 const WAITING_MAX: usize = 64;
 /// How long a packet waits for a peer that does not take any.
 const PATIENCE: Duration = Duration::from_secs(1);
-const ICMP: u8 = 1;
 /// Of TCP, UDP and ICMP: where in their headers the checksum is.
 const CHECKSUMS: [(u8, usize); 3] = [(TCP, 16), (UDP, 6), (ICMP, 2)];
 const ICMP_HEADER: usize = 8;
-const IPV4_HEADER: usize = 20;
 const DNS_HEADER: usize = 12;
 const NO_SUCH_NAME: u8 = 3;
 /// Kinds of ICMP messages that tell of a packet, whose beginning they carry.
@@ -67,8 +64,8 @@ impl Membership {
         Some(())
     }
 
-    pub fn holds(&self, address: Ipv4Addr) -> bool {
-        self.own.is_some() && is_there(address)
+    pub fn holds(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.own.is_some() && is_there(address))
     }
 
     /// What the guest is told of `NAME.vm`, where it asks for that.

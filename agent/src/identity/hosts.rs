@@ -83,7 +83,9 @@ pub fn set_resolvers(servers: &[String]) -> Result<(), Failure> {
     if let Some(wrong) = servers.iter().find(|server| server.parse::<IpAddr>().is_err()) {
         return Err(Failure::new("EINVAL", format!("dns: {wrong:?} is not an IP address")));
     }
-    let lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let mut lines: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    // The forwarder before passt answers datagrams only: they are to be as long as they can.
+    lines.push_str("options edns0\n");
     Files::default().put(Path::new(RESOLVERS), lines.as_bytes(), 0o644).map_err(on(RESOLVERS))
 }
 

@@ -93,17 +93,31 @@ fn configure_anew(network: &Network) -> Result<String, Failure> {
     }
     netlink.set_up(index, network.mtu).map_err(on(format!("{name} up")))?;
     for old in netlink.addresses(index).map_err(on(format!("{name} addresses")))? {
-        if !addresses.contains(&old) {
-            netlink.remove_address(index, &old).map_err(on(format!("{name} remove {}", old.address)))?;
+        if addresses.contains(&old) {
+            continue;
+        }
+        netlink.remove_address(index, &old).map_err(on(format!("{name} remove {}", old.address)))?;
+        // IPv6's way out stays without an address, unlike IPv4's; one that the guest has taken away itself is none to take away.
+        if old.address.is_ipv6() && network.gateway6.is_none() {
+            let _ = netlink.remove_default_route6(index);
         }
     }
+    let mut six = true;
     for subnet in &addresses {
-        netlink.add_address(index, subnet).map_err(on(format!("{name} address {}", subnet.address)))?;
+        match netlink.add_address(index, subnet) {
+            Err(error) if subnet.address.is_ipv6() && is_without(&error) => six = false,
+            other => other.map_err(on(format!("{name} address {}", subnet.address)))?,
+        }
     }
-    for gateway in gateways {
+    for gateway in gateways.into_iter().filter(|gateway| six || gateway.is_ipv4()) {
         netlink.set_default_route(index, gateway).map_err(on(format!("{name} gateway {gateway}")))?;
     }
     Ok(name)
+}
+
+/// The guest's kernel has no IPv6, or has been told to do without.
+fn is_without(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EACCES | libc::EPERM))
 }
 
 fn subnets(network: &Network) -> Result<Vec<Subnet>, Failure> {

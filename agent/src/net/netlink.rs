@@ -110,6 +110,12 @@ impl Netlink {
         self.request(message).map(drop)
     }
 
+    pub fn remove_default_route6(&mut self, index: u32) -> io::Result<()> {
+        let body = route(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let message = Message::new(libc::RTM_DELROUTE, libc::NLM_F_ACK, &body);
+        self.request(message.attribute(libc::RTA_OIF, &index.to_ne_bytes())).map(drop)
+    }
+
     /// Sends a message and returns the bodies of what the kernel answers, once it has said that this is all.
     fn request(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
         self.sequence += 1;

@@ -94,7 +94,8 @@ fn connect_ip(address: IpAddr, port: u16, udp: bool) -> io::Result<OwnedFd> {
     }
 }
 
-fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+/// A socket that does not block.
+pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let bytes = path.as_os_str().as_bytes();
     let mut to = libc::sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
     if bytes.len() >= to.sun_path.len() {

@@ -86,16 +86,22 @@ fn find_owners(owners: &mut HashMap<u64, Option<(u32, String)>>) {
             continue;
         };
         for descriptor in descriptors.flatten() {
-            let Ok(target) = fs::read_link(descriptor.path()) else {
-                continue;
-            };
-            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            if let Some(owner @ None) = inode.and_then(|inode: u64| owners.get_mut(&inode)) {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                *owner = Some((pid, name.trim_end().to_string()));
+            if let Some(owner @ None) = socket_in(&descriptor).and_then(|inode| owners.get_mut(&inode)) {
+                *owner = Some((pid, name_of(pid)));
             }
         }
     }
+}
+
+/// Its inode, where a descriptor of a process is a socket.
+pub fn socket_in(descriptor: &fs::DirEntry) -> Option<u64> {
+    let target = fs::read_link(descriptor.path()).ok()?;
+    target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+pub fn name_of(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end().to_string()
 }
 
 fn parse(proto: &'static str, line: &str) -> Option<Listener> {

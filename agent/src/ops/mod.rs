@@ -11,4 +11,5 @@ pub mod tar_in;
 pub mod tar_out;
 pub mod transfer;
 pub mod unpack;
+pub mod whose;
 pub mod worker;

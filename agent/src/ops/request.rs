@@ -17,6 +17,7 @@ pub enum Request {
     TarIn(TarIn),
     Dial(Dial),
     Listeners(Listeners),
+    Whose(Whose),
     Metrics,
     Clock(Clock),
     Sync,
@@ -148,6 +149,22 @@ pub struct Listeners {
     /// Goes on, with a line for each change.
     #[serde(default)]
     pub watch: bool,
+}
+
+#[derive(Deserialize)]
+pub struct Whose {
+    pub proto: Proto,
+    /// Of the socket itself.
+    pub port: u16,
+    /// Of what it is connected to, where it is.
+    pub to: u16,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Proto {
+    Tcp,
+    Udp,
 }
 
 #[derive(Deserialize)]

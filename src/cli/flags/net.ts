@@ -1,6 +1,6 @@
 import { parseNetRule } from "../../contract/net-rules.ts";
 import { checkName } from "../../contract/names.ts";
-import { oneOf } from "./values.ts";
+import { oneOf, text } from "./values.ts";
 
 export const netFlag = {
   kind: "value",
@@ -21,6 +21,20 @@ export const denyFlag = {
   placeholder: "RULE",
   help: "what it may not reach; looked at before what is allowed",
   parse: (text: string) => parseNetRule("deny", text),
+} as const;
+
+export const netPolicyFlag = {
+  kind: "value",
+  placeholder: "FILE",
+  help: "--net policy with the rules of this file, which come after --deny and --allow: a line each, `allow github.com:443`",
+  parse: text,
+} as const;
+
+export const netLearnFlag = {
+  kind: "value",
+  placeholder: "FILE",
+  help: "--net learn, and write what the run has reached into this file, for --net-policy",
+  parse: text,
 } as const;
 
 export const teamFlag = {

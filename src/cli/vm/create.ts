@@ -11,12 +11,13 @@ export const command = defineCommand({
   flags: { ...shapeFlags, env: { ...envFlag, help: `${envFlag.help}; for every command in the VM` } },
   examples: [
     ["banger vm create --name box", "a VM of the default image"],
+    ["banger vm create --name strict --net-policy test.policy", "that reaches what a file allows"],
     ["banger vm create --name big --vcpu 4 --memory 8G --disk-size 40G", "with its own shape"],
   ],
   run: async ({ values }) => {
-    using client = openClient();
     const env = environmentOf(values.env);
-    const request = { ...createRequest(values), ...(Object.keys(env).length > 0 ? { env } : {}) };
+    const request = { ...(await createRequest(values)), ...(Object.keys(env).length > 0 ? { env } : {}) };
+    using client = openClient();
     const vm = await runOperation(client, "vmCreate", {}, request);
     await sayNotes(vm.notes);
     return { text: vm.name, data: vm };

@@ -4,10 +4,12 @@ import type { CreateVm, Vm } from "../../contract/vms.ts";
 import type { Devcontainer } from "../../workspace/devcontainer.ts";
 import type { WorkspacePlan } from "../../workspace/plan.ts";
 import type { ToolsMode } from "../workspace/tools.ts";
+import type { Learner } from "../net/policy-file.ts";
 import { type Client, openClient } from "../../client/client.ts";
 import { defineCommand, type Invocation, type Outcome } from "../command.ts";
 import { detachFlag } from "../flags/detach.ts";
 import { environmentOf } from "../flags/env.ts";
+import { netLearnFlag } from "../flags/net.ts";
 import { rmFlag } from "../flags/rm.ts";
 import { workspaceFlags } from "../flags/workspace.ts";
 import { interruptible } from "../interrupt.ts";
@@ -15,7 +17,15 @@ import { usage } from "../parse.ts";
 import { isTerminal, paint, say } from "../render/output.ts";
 import { progressDisplay, shapeLine } from "../render/progress.ts";
 import { runSession } from "../session.ts";
-import { createRequest, execFlags, planSession, refuseEmptyProgram, sayNotes, shapeFlags } from "./shared.ts";
+import {
+  createRequest,
+  execFlags,
+  networkBy,
+  planSession,
+  refuseEmptyProgram,
+  sayNotes,
+  shapeFlags,
+} from "./shared.ts";
 
 const timingsFlag = { kind: "switch", help: "say at the end where the time went" } as const;
 const flags = {
@@ -23,6 +33,7 @@ const flags = {
   detach: detachFlag,
   timings: timingsFlag,
   ...shapeFlags,
+  "net-learn": netLearnFlag,
   ...execFlags,
   ...workspaceFlags,
 } as const;
@@ -36,7 +47,15 @@ const refuseMeaningless = ({ args, argv, values }: Input): void => {
   if (argv?.length === 0)
     throw usage("vm run", "nothing follows `--`", "write the command after it, or leave it out for a shell");
   refuseEmptyProgram("vm run", argv ?? []);
+  if (values["net-learn"] !== undefined && values["net-policy"] !== undefined)
+    throw usage("vm run", "--net-learn and --net-policy contradict each other", "leave one of them out");
   if (!values.detach) return;
+  if (values["net-learn"] !== undefined)
+    throw usage(
+      "vm run",
+      "--net-learn writes its file at the end, which a VM that runs on does not have",
+      "use --net learn, and then: banger vm net learned VM",
+    );
   if (values.rm) throw usage("vm run", "--rm and -d contradict each other", "leave one of them out");
   if (argv) throw usage("vm run", "-d takes no command", "start it with -d, then use `banger vm exec`");
 };
@@ -80,11 +99,23 @@ const shapeOf = async (request: CreateVm, workspace: Workspace | undefined): Pro
     ? (await import("../workspace/container.ts")).withContainer(request, workspace.container)
     : request;
 
-const runDetached = async (client: Client, { values }: Input, workspace: Workspace | undefined): Promise<Outcome> => {
+/** What a VM is to be, by the flags. */
+const requestOf = async (values: Input["values"]): Promise<CreateVm> => {
+  const request = await createRequest(values);
+  if (values["net-learn"] === undefined) return request;
+  return { ...request, network: networkBy("--net-learn", "learn", values.net) };
+};
+
+const runDetached = async (
+  client: Client,
+  { values }: Input,
+  asked: CreateVm,
+  workspace: Workspace | undefined,
+): Promise<Outcome> => {
   using interrupt = interruptible();
   using display = progressDisplay();
   const progress = { signal: interrupt.signal, report: display.report };
-  const request = await shapeOf({ ...createRequest(values), env: environmentOf(values.env) }, workspace);
+  const request = await shapeOf({ ...asked, env: environmentOf(values.env) }, workspace);
   const created = await client.operation("vmCreate", {}, request, progress);
   try {
     const vm = await client.operation("vmStart", { vm: created.id }, {}, progress);
@@ -118,11 +149,17 @@ const stopwatch = () => {
   };
 };
 
+/** @throws USAGE where what is learned could not be written, before anything is made */
+const learnerOf = async ({ "net-learn": file }: Input["values"]): Promise<Learner | undefined> =>
+  file === undefined ? undefined : (await import("../net/policy-file.ts")).learnInto(file);
+
 const runAttached = async (
   client: Client,
   { values, argv = [] }: Input,
+  asked: CreateVm,
   workspace: Workspace | undefined,
 ): Promise<Outcome> => {
+  await using learner = await learnerOf(values);
   const plan = planSession(argv, values);
   const below = workspace?.plan.repository.below;
   if (below && plan.exec.cwd === undefined && plan.exec.user === undefined)
@@ -133,7 +170,7 @@ const runAttached = async (
   let vm: Vm | undefined;
   const ready = Promise.withResolvers<void>();
   const request = {
-    vm: await shapeOf({ ...createRequest(values), ...(values.rm ? { ephemeral: true } : {}) }, workspace),
+    vm: await shapeOf({ ...asked, ...(values.rm ? { ephemeral: true } : {}) }, workspace),
     exec: plan.exec,
     ...(workspace ? { prepare: true } : {}),
   };
@@ -172,13 +209,17 @@ const runAttached = async (
     : undefined;
   const exit = await runSession(stream, {
     ...plan,
-    onOpened: () => {
+    onOpened: async () => {
       times.mark("the command");
       display[Symbol.dispose]();
+      if (vm) await learner?.begin(vm.id);
     },
-  }).catch((error: unknown) => {
-    throw failure ?? error;
-  });
+  })
+    .catch((error: unknown) => {
+      throw failure ?? error;
+    })
+    // Whatever the end was: it tells what was needed until then.
+    .finally(() => learner?.write());
   await preparing;
   if (vm && workspace && tools === "behind" && !values.rm) {
     const { saySetUpOutcome } = await import("../workspace/tools.ts");
@@ -206,6 +247,8 @@ export const command = defineCommand({
     ["banger vm run --rm ./repo -- make test", "its tests, and the VM is gone"],
     ["banger vm run -d --name box --memory 4G", "a VM in the background"],
     ["banger vm run --rm < script.sh", "a script"],
+    ["banger vm run --rm --net-learn test.policy ./repo -- make test", "what do the tests need of the network?"],
+    ["banger vm run --rm --net-policy test.policy ./repo -- make test", "that, and no more"],
   ],
   run: async (input: Input) => {
     refuseMeaningless(input);
@@ -224,10 +267,11 @@ export const command = defineCommand({
 });
 
 const runIn = async (input: Input, workspace: Workspace | undefined): Promise<Outcome> => {
+  const asked = await requestOf(input.values);
   using client = openClient();
   return input.values.detach
-    ? await runDetached(client, input, workspace)
-    : await runAttached(client, input, workspace);
+    ? await runDetached(client, input, asked, workspace)
+    : await runAttached(client, input, asked, workspace);
 };
 
 /** A word that is no folder may be a command whose `--` was forgotten. */

@@ -1,4 +1,6 @@
 /** What the commands on VMs have in common. */
+import { BangerError } from "../../contract/errors.ts";
+import type { NetRule } from "../../contract/network.ts";
 import type { CreateVm, Exec, Vm } from "../../contract/vms.ts";
 import type { Client } from "../../client/client.ts";
 import { dockerConfigFile } from "../../host/paths.ts";
@@ -14,7 +16,7 @@ import { labelFlag, labelsOf } from "../flags/label.ts";
 import { memoryFlag } from "../flags/memory.ts";
 import { nameFlag } from "../flags/name.ts";
 import { nestedFlag } from "../flags/nested.ts";
-import { allowFlag, denyFlag, netFlag, teamFlag } from "../flags/net.ts";
+import { allowFlag, denyFlag, netFlag, netPolicyFlag, teamFlag } from "../flags/net.ts";
 import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
@@ -42,6 +44,7 @@ export const shapeFlags = {
   net: netFlag,
   allow: allowFlag,
   deny: denyFlag,
+  "net-policy": netPolicyFlag,
   team: teamFlag,
   publish: publishFlag,
   "auto-publish": autoPublishFlag,
@@ -51,14 +54,29 @@ export const shapeFlags = {
   force: overcommitFlag,
 } as const;
 
-/** Only what was given, and whose credentials count for a pull: absent fields are the daemon's to fill in. */
-export const createRequest = (values: ValuesOf<typeof shapeFlags>): CreateVm => {
-  const { name, image, kernel, vcpu, memory, "disk-size": diskSize, net: network } = values;
+/** Its network, where that is said by the flag that names a file. @throws USAGE where another flag says something else */
+export const networkBy = <M extends "policy" | "learn">(flag: string, mode: M, said: string | undefined): M => {
+  if (said === undefined || said === mode) return mode;
+  throw new BangerError("USAGE", `${flag} and --net ${said} contradict each other`, {
+    hint: `leave one of them out; ${flag} is --net ${mode}`,
+  });
+};
+
+const policyOf = async (file: string): Promise<NetRule[]> => (await import("../net/policy-file.ts")).readPolicy(file);
+
+/**
+ * Only what was given, and whose credentials count for a pull: absent fields are the daemon's to fill in.
+ * @throws USAGE for a policy that cannot be read
+ */
+export const createRequest = async (values: ValuesOf<typeof shapeFlags>): Promise<CreateVm> => {
+  const { name, image, kernel, vcpu, memory, "disk-size": diskSize, "net-policy": file } = values;
+  const network = file === undefined ? values.net : networkBy("--net-policy", "policy", values.net);
   const labels = values.label.length > 0 ? labelsOf(values.label) : undefined;
   // A new VM follows the config by itself.
   const autoStop = values["auto-stop"] ?? undefined;
   const force = values.force || undefined;
-  const rules = values.allow.length + values.deny.length > 0 ? [...values.deny, ...values.allow] : undefined;
+  const all = [...values.deny, ...values.allow, ...(file === undefined ? [] : await policyOf(file))];
+  const rules = all.length > 0 ? all : undefined;
   const publish = values.publish.length > 0 ? values.publish : undefined;
   const autoPublish = values["auto-publish"] || undefined;
   const nested = values.nested || undefined;

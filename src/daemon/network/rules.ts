@@ -2,12 +2,11 @@
 import { BangerError } from "../../contract/errors.ts";
 import type { NetRequest, NetRule } from "../../contract/network.ts";
 import { formatNetRule, parseNetRule, sameNetRule } from "../../contract/net-rules.ts";
-import { exists } from "../../host/files.ts";
 import { vmFiles } from "../../host/paths.ts";
 import { requireFilter } from "../../vmm/filter.ts";
 import type { VmActor } from "../vms/actor.ts";
 import type { BootServices } from "../vms/services.ts";
-import { writeRules } from "./rules-file.ts";
+import { heedsRules, writeRules } from "./rules-file.ts";
 
 /** More than so many rules of one VM are a mistake. */
 const MAX_RULES = 1000;
@@ -33,10 +32,10 @@ export const changeRules = async (
   const [add, remove] = [checkRules(request.add ?? []), checkRules(request.remove ?? [])];
   if (add.length > 0) requireFilter((await driver.host()).network);
   const path = vmFiles(actor.row().id).networkRules;
-  const written = await exists(path);
+  const heeded = await heedsRules(path);
   const { name, network, rules, state, helpers } = actor.row();
   const running = state === "running" || state === "paused";
-  if (network !== "none" && running && !(written && helpers.length > 0))
+  if (network !== "none" && running && !(heeded && helpers.length > 0))
     throw new BangerError("VM_WRONG_STATE", `nothing heeds network rules of VM ${name} as it was started`, {
       hint: `banger vm restart ${name}`,
     });

@@ -1,6 +1,6 @@
 /** Teams: VMs that reach one another, through their filters (agent/src/host/team.rs). */
 import { BangerError } from "../../contract/errors.ts";
-import { vmSockets } from "../../host/paths.ts";
+import { vmSockets, whoseSocket } from "../../host/paths.ts";
 import type { VmRow } from "../store/vms.ts";
 import type { NetworkRules } from "./rules-file.ts";
 
@@ -32,8 +32,12 @@ const linesOf = ({ id, mac, team }: Member, rows: readonly Member[]): string[] =
 };
 
 /** @param rows all VMs, as they are now */
-export const networkOf = (row: Member & Omit<NetworkRules, "team">, rows: () => readonly Member[]): NetworkRules => ({
+export const networkOf = (
+  row: Member & Omit<NetworkRules, "team" | "whose">,
+  rows: () => readonly Member[],
+): NetworkRules => ({
   network: row.network,
   rules: row.rules,
   team: row.team ? linesOf(row, rows()) : [],
+  whose: `whose ${row.id} ${whoseSocket()}`,
 });

@@ -138,14 +138,18 @@ export const greetGuest = async (
       const greeted = there ?? connect();
       if (origin === "known") return { connection: await greeted, notes: [] };
       // Looked up while the guest comes up.
-      const known = Promise.all([services.driver.host(), services.images.ensure(row.image, limited)]);
+      const guestNetwork = async () => (await services.driver.host()).network.guest();
+      const known = Promise.all([
+        row.network === "none" ? undefined : guestNetwork(),
+        services.images.ensure(row.image, limited),
+      ]);
       known.catch(() => undefined);
       const connection = await greeted;
       progress.report({ stage: "boot", message: "identity" });
-      const [{ network }, image] = await known;
+      const [network, image] = await known;
       const { phase } = connection.hello;
       const configuration = {
-        ...(row.network === "none" ? {} : { network: { mac: row.mac, ...network.guest } }),
+        ...(network ? { network: { mac: row.mac, ...network } } : {}),
         ...(origin === "wake" ? {} : identity(row, image.boot.env, await keys)),
         // The kernel makes its own at a boot.
         ...(origin === "clone" ? { boot_id: randomUUID(), lazy: true } : {}),

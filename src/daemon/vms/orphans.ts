@@ -10,7 +10,7 @@ import { abortable, silentProgress, withDeadline } from "../../contract/progress
 import { callGuest } from "../../guest/call.ts";
 import { connectGuest } from "../../guest/connection.ts";
 import { exists, removeHalfWritten } from "../../host/files.ts";
-import { daemonSocket, roots, vmFiles, vmSockets, vmSocketsFolder, vmsFolder } from "../../host/paths.ts";
+import { daemonSocket, roots, vmFiles, vmSockets, vmSocketsFolder, vmsFolder, whoseSocket } from "../../host/paths.ts";
 import type { Driver, MachineIdentity } from "../../vmm/driver.ts";
 import type { Log } from "../log.ts";
 
@@ -90,7 +90,8 @@ const removeRuntime = async (known: ReadonlySet<string>, busy: ReadonlySet<strin
     if (ID.test(name) && !known.has(name) && !busy.has(name))
       await rm(join(vmSocketsFolder(), name), { recursive: true, force: true });
   }
-  const half = new RegExp(`^${basename(daemonSocket()).replaceAll(".", "\\.")}\\.[0-9a-f]{4}$`);
+  const names = [daemonSocket(), whoseSocket()].map((path) => basename(path).replaceAll(".", "\\."));
+  const half = new RegExp(`^(?:${names.join("|")})\\.[0-9a-f]{4}$`);
   for (const name of await namesIn(roots().runtime))
     if (half.test(name)) await rm(join(roots().runtime, name), { force: true });
 };

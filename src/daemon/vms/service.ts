@@ -30,7 +30,7 @@ import type { BootServices } from "./services.ts";
 import { newAddress } from "../network/address.ts";
 import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "../network/published.ts";
 import { changeRules, checkRules } from "../network/rules.ts";
-import { needsFilter, writeRules } from "../network/rules-file.ts";
+import { heedsRules, needsFilter, writeRules } from "../network/rules-file.ts";
 import { joinTeam } from "../network/team.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
@@ -149,12 +149,14 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     const others = [...actors.values()].filter(({ row }) => row().id !== id && team && row().team?.name === team.name);
     const running = others.filter(({ row }) => row().state !== "stopped" && row().network !== "none");
     await Promise.all(
-      running.map(({ row }) =>
-        writeRules(vmFiles(row().id).networkRules, () => services.networkOf(row())).catch((error: unknown) => {
+      running.map(async ({ row }) => {
+        const { networkRules } = vmFiles(row().id);
+        if (!(await heedsRules(networkRules))) return;
+        await writeRules(networkRules, () => services.networkOf(row())).catch((error: unknown) => {
           // It was deleted meanwhile.
           if (errnoOf(error) !== "ENOENT") throw error;
-        }),
-      ),
+        });
+      }),
     );
   };
 
@@ -195,7 +197,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         log: services.log,
         guestAddress: async () => {
           const { network } = await services.driver.host();
-          return actor.row().network === "none" ? undefined : network.guest.address.split("/")[0];
+          return actor.row().network === "none" ? undefined : network.address;
         },
         ownerOf: (address, { proto, host }) => {
           const others = [...actors.values()].filter((other) => other !== actor);

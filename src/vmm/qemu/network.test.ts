@@ -7,7 +7,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { processEnds } from "../../../test/support/wait.ts";
-import { preparePasst } from "./network.ts";
+import { passtGuest, preparePasst } from "./network.ts";
 
 const MAC = Buffer.from("020000000001", "hex");
 const OWN = Buffer.of(10, 0, 2, 15);
@@ -47,6 +47,20 @@ async function* framesOf(nic: Socket): AsyncGenerator<Buffer, undefined> {
   }
   return undefined;
 }
+
+test("a guest has the protocols that its host has, and a forwarder that leads to a resolver", () => {
+  const four = { address: "10.0.2.15/24", gateway: "10.0.2.2" };
+  const six = { address6: "fd62:616e:6765:7200::15/64", gateway6: "fd62:616e:6765:7200::2" };
+  const [dns, dns6] = [["10.0.2.3"], ["fd62:616e:6765:7200::3"]];
+  const either = "nameserver 2001:db8::53\nnameserver 192.0.2.53\n";
+  const both = { four: true, six: true };
+  assert.deepEqual(passtGuest({ four: true, six: false }, either), { ...four, dns });
+  assert.deepEqual(passtGuest({ four: false, six: false }, ""), { ...four, dns });
+  assert.deepEqual(passtGuest(both, either), { ...four, ...six, dns });
+  assert.deepEqual(passtGuest(both, "search x\nnameserver 2001:db8::53\n"), { ...four, ...six, dns: dns6 });
+  assert.deepEqual(passtGuest(both, ""), { ...four, ...six, dns });
+  assert.deepEqual(passtGuest({ four: false, six: true }, either), { ...six, dns: dns6 });
+});
 
 test("the filter heeds its rules, answers what it refuses, and takes up others at once", {
   timeout: 30_000,
