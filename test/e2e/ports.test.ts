@@ -202,7 +202,16 @@ test("with --auto, what comes to listen in the guest is published at once, for a
   const found = (await show()).published.find(({ guest }) => guest === 3002);
   assert.deepEqual(found, { proto: "tcp", guest: 3002, host: 3002, address, auto: true });
   assert.equal(await ask(3002, "x"), "auto x\n");
-  const gone = outputHolds(watching, /"published":\[(?:(?!3002)[^\]])*\]/);
+  watching.kill("SIGINT");
+  await once(watching, "close");
+  // The next daemon watches anew.
+  const daemon = await host.daemonPid();
+  process.kill(daemon, "SIGKILL");
+  await processEnds(daemon);
+  const again = host.start(["vm", "list", "--watch", "--json"]);
+  await outputHolds(again, '"guest":3002');
+  assert.equal(await ask(3002, "x"), "auto x\n");
+  const gone = outputHolds(again, /"published":\[(?:(?!3002)[^\]])*\]/);
   await ok(
     "vm",
     "exec",
@@ -213,8 +222,8 @@ test("with --auto, what comes to listen in the guest is published at once, for a
     "kill $(grep -l 3002 /proc/[0-9]*/cmdline | cut -d/ -f3 | grep -v $$) 2>/dev/null; true",
   );
   await gone;
-  watching.kill("SIGINT");
-  await once(watching, "close");
+  again.kill("SIGINT");
+  await once(again, "close");
   assert.equal(await refusal(3002), "ECONNREFUSED");
 });
 
