@@ -13,13 +13,14 @@ const plain =
   "--binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --submodule=short -U3 --inter-hunk-context=0";
 
 /**
- * $1 folder, $2 base or empty, $3 format. The last line of stderr says how many changes are not in commits. A diff has the work in submodules that
- * were brought along too, under their folders.
+ * $1 folder, $2 base or empty, $3 format. Of commits the last line of stderr says how many changes are in none, and how many merges there are, which have
+ * no patch. A diff has the work in submodules that were brought along too, under their folders.
  * Without a base: the state that was brought in, for a diff; the commit that was, for commits.
  */
 const script = `
 command -v git >/dev/null || exit ${exportStatus.noGit}
 cd "$1" || exit ${exportStatus.noRepository}
+export GIT_OPTIONAL_LOCKS=0
 git() { command git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c diff.orderFile=/dev/null -c core.quotePath=true -c diff.suppressBlankEmpty=false "$@"; }
 dir=$(git rev-parse --absolute-git-dir 2>/dev/null) || exit ${exportStatus.noRepository}
 base=$(git rev-parse --verify --quiet "\${2:-refs/banger/base}^{commit}") || exit ${exportStatus.noBase}
@@ -27,11 +28,14 @@ if [ "$3" = commits ]; then
   if [ -z "$2" ] && [ "$(git show --no-patch --format=%ae "$base")" = banger@localhost ]; then
     base=$(git rev-parse --verify --quiet "$base^") || base=
   fi
-  git status --porcelain | wc -l >&2
-  git rev-parse --verify --quiet HEAD >/dev/null || exit 0
-  if [ -n "$base" ]; then set -- "$base..HEAD"; else set -- --root HEAD; fi
+  open=$(git status --porcelain | wc -l)
+  git rev-parse --verify --quiet HEAD >/dev/null || { echo "$open 0" >&2; exit 0; }
+  if [ -n "$base" ]; then set -- "$base..HEAD"; else set -- HEAD; fi
+  echo "$open $(git rev-list --merges --count "$@")" >&2
+  [ -n "$base" ] || set -- --root HEAD
   exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} --src-prefix=a/ --dst-prefix=b/ "$@"
 fi
+take() { git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all .; }
 # $1 what stands before each name, $2 base
 one() (
   dir=$(git rev-parse --absolute-git-dir) || exit 1
@@ -40,7 +44,10 @@ one() (
   trap 'exit 1' HUP INT TERM
   if [ -f "$dir/index" ]; then cp -p "$dir/index" "$index"; else rm -f "$index"; fi
   export GIT_INDEX_FILE="$index"
-  git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all . || exit 1
+  # What git was told not to look at is looked at.
+  git ls-files -v -z | tr '\\n\\0' '\\0\\n' | sed -n 's/^[a-z] //p' | tr '\\n\\0' '\\0\\n' | git update-index -z --no-assume-unchanged --stdin
+  # What goes or shrinks while it is read makes git give up: somebody works there.
+  take 2>/dev/null || take 2>/dev/null || take || exit 1
   tree=$(git write-tree) || exit 1
   git diff-tree -r -p ${plain} --src-prefix="a/$1" --dst-prefix="b/$1" "$2" "$tree" || exit 1
   unset GIT_INDEX_FILE

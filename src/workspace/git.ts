@@ -1,10 +1,12 @@
 /**
- * Git of the host. Names of files may hold any bytes: here they are strings with one character a byte (latin1), so that none is lost; `shown`
- * makes text for people of them.
+ * Git of the host, in a repository that anybody may have made: none of its hooks, filters and watchers is run, nothing is fetched, and nothing of it is
+ * written. Names of files may hold any bytes: here they are strings with one character a byte (latin1), so that none is lost; `shown` makes text for
+ * people of them.
  */
 import { pipeline } from "node:stream/promises";
 import { Readable } from "node:stream";
 import { BangerError } from "../contract/errors.ts";
+import { abortError, throwIfAborted } from "../contract/progress.ts";
 import { describeExit, type RunningProcess, startProcess, toolMissing } from "../host/process.ts";
 
 /** What a hook or an alias may have set, and what would lead git to another repository than the one that is meant. */
@@ -22,8 +24,33 @@ const foreign = [
 const without = (env: Record<string, string>): string[] =>
   foreign.filter((name) => !Object.hasOwn(env, name)).flatMap((name) => ["-u", name]);
 
+/** Whatever the repository's settings say. A split index would be written in part beside the repository's own; what is made here need not outlast a power cut. */
+const always = [
+  "core.fsmonitor=false",
+  "core.hooksPath=/dev/null",
+  "core.quotePath=false",
+  "core.splitIndex=false",
+  "core.untrackedCache=false",
+  "core.fsync=none",
+].flatMap((setting) => ["-c", setting]);
+
+/** No git fetches by itself what a partial clone lacks: newer ones are told, older ones know no way to. */
+const offline = { GIT_NO_LAZY_FETCH: "1", GIT_ALLOW_PROTOCOL: "none" };
+
 /** Of `env`, which sets and unsets variables before it becomes git. */
 const NOT_FOUND = 127;
+
+/** A setting of git's: `user.name` and its value. */
+export type Setting = readonly [key: string, value: string];
+
+export type GitFolderOptions = {
+  /** Ends whatever git does. */
+  signal?: AbortSignal | undefined;
+  /** Hold in place of the repository's own. */
+  settings?: readonly Setting[];
+  /** It may reach where the repository came from. */
+  fetches?: boolean;
+};
 
 export type GitOptions = {
   /** Written to its stdin, latin1. */
@@ -31,13 +58,12 @@ export type GitOptions = {
   env?: Record<string, string> | undefined;
   /** Exit statuses that are no failure. Default: 0. */
   okStatus?: readonly number[] | undefined;
-  signal?: AbortSignal | undefined;
 };
 
 export type GitResult = { stdout: Buffer; status: number };
 
 export type Git = {
-  /** @throws TOOL_MISSING, or TOOL_FAILED with what git says */
+  /** @throws TOOL_MISSING, TOOL_FAILED with what git says, or the signal's error */
   (args: readonly string[], options?: GitOptions): Promise<GitResult>;
   /** Starts git with pipes for all three. The caller ends it. */
   start(args: readonly string[], env?: Record<string, string>): Promise<RunningProcess>;
@@ -45,20 +71,43 @@ export type Git = {
   ask(args: readonly string[], env?: Record<string, string>): Promise<string | undefined>;
 };
 
+/** Not as arguments: those end a key at its first `=`, which may be part of it. */
+const settingsEnv = (settings: readonly Setting[]): Record<string, string> => {
+  if (settings.length === 0) return {};
+  const given = Number(process.env.GIT_CONFIG_COUNT) || 0;
+  const env: Record<string, string> = { GIT_CONFIG_COUNT: String(given + settings.length) };
+  for (const [index, [key, value]] of settings.entries()) {
+    env[`GIT_CONFIG_KEY_${given + index}`] = key;
+    env[`GIT_CONFIG_VALUE_${given + index}`] = value;
+  }
+  return env;
+};
+
 /** @param folder in which git runs */
-export const gitIn = (folder: string): Git => {
-  const start = (args: readonly string[], env: Record<string, string> = {}) =>
-    startProcess({
-      argv: ["env", ...without(env), "git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false", ...args],
+export const gitIn = (folder: string, { signal, settings = [], fetches = false }: GitFolderOptions = {}): Git => {
+  const fixed = {
+    LC_ALL: "C",
+    // No lock of the user's repository is taken for what only looks, and no prompt waits for an answer.
+    GIT_OPTIONAL_LOCKS: "0",
+    GIT_TERMINAL_PROMPT: "0",
+    GIT_LITERAL_PATHSPECS: "1",
+    ...(fetches ? {} : offline),
+    ...settingsEnv(settings),
+  };
+  const start = (args: readonly string[], env: Record<string, string> = {}) => {
+    if (signal) throwIfAborted(signal);
+    return startProcess({
+      argv: ["env", ...without(env), "git", ...always, ...args],
       cwd: folder,
-      // No lock of the user's repository is taken for what only looks, and no prompt waits for an answer.
-      env: { LC_ALL: "C", GIT_OPTIONAL_LOCKS: "0", GIT_TERMINAL_PROMPT: "0", GIT_LITERAL_PATHSPECS: "1", ...env },
+      env: { ...fixed, ...env },
       stdio: ["pipe", "pipe", "pipe"],
+      endWithParent: true,
     });
+  };
   const run = async (args: readonly string[], options: GitOptions = {}): Promise<GitResult> => {
     await using git = await start(args, options.env);
     const onAbort = () => git.signal("SIGTERM");
-    options.signal?.addEventListener("abort", onAbort, { once: true });
+    signal?.addEventListener("abort", onAbort, { once: true });
     try {
       const { stdin, stdout } = git.child;
       if (!stdin || !stdout) throw new BangerError("INTERNAL", "git was started without pipes");
@@ -68,15 +117,20 @@ export const gitIn = (folder: string): Git => {
       for await (const chunk of stdout) chunks.push(chunk as Buffer);
       const exit = await git.exited;
       await fed;
+      if (signal?.aborted) throw abortError(signal);
       const status = exit.status ?? -1;
       if (status === NOT_FOUND) throw toolMissing("git");
       if (!(options.okStatus ?? [0]).includes(status))
-        throw new BangerError("TOOL_FAILED", `git ${args[0]} ${describeExit(exit)}: ${said(git.stderrTail())}`, {
-          details: { argv: ["git", ...args], status: exit.status },
-        });
+        throw new BangerError(
+          "TOOL_FAILED",
+          `git ${commandIn(args)} ${describeExit(exit)}: ${said(git.stderrTail())}`,
+          {
+            details: { argv: ["git", ...args], status: exit.status },
+          },
+        );
       return { stdout: Buffer.concat(chunks), status };
     } finally {
-      options.signal?.removeEventListener("abort", onAbort);
+      signal?.removeEventListener("abort", onAbort);
     }
   };
   const ask = async (args: readonly string[], env?: Record<string, string>) => {
@@ -90,6 +144,10 @@ export const gitIn = (folder: string): Git => {
   };
   return Object.assign(run, { start, ask });
 };
+
+/** What follows the settings. */
+const commandIn = (args: readonly string[]): string =>
+  args.find((word, at) => !word.startsWith("-") && args[at - 1] !== "-c") ?? "";
 
 /** A string of one character a byte, in parts that a pipe takes. */
 function* chunksOf(text: string): Generator<Buffer> {

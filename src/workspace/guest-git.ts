@@ -1,8 +1,7 @@
 /** The git folder that the guest gets: made of files, so that the guest needs no git for it. */
 import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import { readFileIfThere } from "../host/files.ts";
-import { raw, zeroed } from "./git.ts";
+import { raw, type Setting } from "./git.ts";
 import type { History } from "./history.ts";
 import type { State } from "./state.ts";
 import { BASE_REF } from "./manifest.ts";
@@ -37,10 +36,10 @@ export const gitFiles = async (state: State, history: History): Promise<SmallFil
   const { commit, branch, base } = state;
   const reference = branch === undefined ? undefined : `refs/heads/${raw(branch)}`;
   const upstream = await upstreamOf(state);
-  const sparse = await readFileIfThere(await gitPath(state, "info/sparse-checkout"));
+  const sparse = await readFileIfThere(state.repository.files.sparseCheckout);
   return [
     file("HEAD", reference === undefined ? `${commit ?? base}\n` : `ref: ${reference}\n`),
-    file("config", await configOf(state)),
+    file("config", configOf(state)),
     ...(reference !== undefined && commit !== undefined ? [file(reference, `${commit}\n`)] : []),
     ...(upstream ? [file(`refs/remotes/${upstream.name}`, `${upstream.oid}\n`)] : []),
     file(BASE_REF, `${base}\n`),
@@ -52,12 +51,6 @@ export const gitFiles = async (state: State, history: History): Promise<SmallFil
     { path: "index", data: await readFile(state.indexFile), mode: 0o644 },
   ];
 };
-
-const gitPath = async ({ repository }: State, name: string): Promise<string> =>
-  resolve(
-    repository.root,
-    (await repository.git(["rev-parse", "--git-path", name])).stdout.toString("utf8").replace(/\n$/, ""),
-  );
 
 /** The branch that the host's is compared with, where its commit travels. */
 const upstreamOf = async ({ repository, commit }: State): Promise<{ name: string; oid: string } | undefined> => {
@@ -73,31 +66,29 @@ const upstreamOf = async ({ repository, commit }: State): Promise<{ name: string
  * Stat data of the index hold in the guest by size and seconds alone: its files have other inodes, owners and change times, and without this the
  * first `git status` would read every file.
  */
-const ours: readonly (readonly [key: string, value: string])[] = [
+const ours: readonly Setting[] = [
   ["core.bare", "false"],
   ["core.logallrefupdates", "true"],
   ["core.checkstat", "minimal"],
   ["core.trustctime", "false"],
 ];
 
-const configOf = async (state: State): Promise<string> => {
-  const { git, objectFormat } = state.repository;
-  const { stdout } = await git(["config", "--list", "-z", "--includes"], { okStatus: [0, 1] });
-  const all = zeroed(stdout).map((line): [string, string] => {
-    const end = line.indexOf("\n");
-    return end < 0 ? [line, "true"] : [line.slice(0, end), line.slice(end + 1)];
-  });
+const configOf = ({ repository }: State): string => {
+  const { objectFormat, promisor } = repository;
   const settings = new Map<string, string>();
-  for (const [key, value] of all) {
-    if (copied.includes(key) || /^submodule\..*\.active$/s.test(key) || /^branch\..*\.(?:remote|merge)$/s.test(key))
+  const fetches: Setting[] = [];
+  for (const [key, value] of repository.settings) {
+    if (copied.includes(key) || /^submodule\..*\.active$/s.test(key) || /^branch\..*\.merge$/s.test(key))
       settings.set(key, value);
-    if (/^remote\..*\.fetch$/s.test(key)) settings.set(key, value);
-    if (/^(?:remote|submodule)\..*\.url$/s.test(key)) settings.set(key, withoutSecret(value));
+    if (/^remote\..*\.fetch$/s.test(key)) fetches.push([key, value]);
+    if (/^(?:(?:remote|submodule)\..*\.url|branch\..*\.remote)$/s.test(key)) settings.set(key, withoutSecret(value));
   }
+  // What it lacks, the guest's git asks the same place for.
+  if (promisor !== undefined) settings.set(`remote.${promisor}.promisor`, "true");
   for (const [key, value] of ours) settings.set(key, value);
   settings.set("core.repositoryformatversion", objectFormat === "sha1" ? "0" : "1");
   if (objectFormat !== "sha1") settings.set("extensions.objectformat", objectFormat);
-  return [...settings].map(([key, value]) => setting(key, value)).join("");
+  return [...settings, ...fetches].map(([key, value]) => setting(key, value)).join("");
 };
 
 const quoted = (text: string): string =>

@@ -24,7 +24,6 @@ export const packHistory = async (
   state: State,
   { depth, had }: { depth: number | undefined; had: Had | undefined },
   folder: string,
-  signal: AbortSignal,
 ): Promise<History> => {
   const { repository, commit, base, env } = state;
   const { git } = repository;
@@ -54,13 +53,12 @@ export const packHistory = async (
     // Deltas that are there are used; to look for more of them takes longer than to send what they would save.
     "--window=0",
     // What a partial clone has not is not fetched for this: a sparse checkout does not need it.
-    ...(repository.partial ? ["--missing=allow-promisor"] : []),
+    ...(repository.promisor === undefined ? [] : ["--missing=allow-promisor"]),
     join(folder, "pack"),
   ];
   const { stdout } = await git(["-c", "pack.packSizeLimit=0", "-c", "pack.writeReverseIndex=false", ...args], {
     env,
     input: `${input}\n`,
-    signal,
   });
   const name = stdout.toString("utf8").trim();
   return { shallow, pack: name === "" ? undefined : join(folder, `pack-${name}`) };

@@ -17,6 +17,8 @@ export type Manifest = {
   /** Nothing can be written there, by a mount of the guest's. Absent: that is not known. */
   readonly?: boolean;
   mode: WorkspaceMode;
+  /** Of the host, where it came from. Absent: that is not known. */
+  source?: string;
   /** By their folder below the root, `` for the root; one character a byte. */
   repositories: Record<string, RepositoryManifest>;
   /** `100644 OID` by path. */
@@ -31,6 +33,7 @@ export const parseManifest = (text: string): Manifest | undefined => {
   const value = JSON.parse(text) as Partial<Manifest> | null;
   if (value?.version !== 1 || typeof value.files !== "object" || typeof value.repositories !== "object")
     return undefined;
+  if (!["string", "undefined"].includes(typeof value.source)) return undefined;
   if (!value.files || !value.repositories || !workspaceModes.some((mode) => mode === value.mode)) return undefined;
   for (const { base, commit = base, shallow } of Object.values(value.repositories))
     if (!isOid(base) || !isOid(commit) || !Array.isArray(shallow) || !shallow.every(isOid)) return undefined;

@@ -33,7 +33,7 @@ export const planWorkspace = async (
   folder: string,
   signal: AbortSignal,
 ): Promise<WorkspacePlan> => {
-  const repository = await openRepository(path);
+  const repository = await openRepository(path, signal);
   const states = new Map<string, State>();
   const notes: string[] = [];
   const visit = async (at: string, found: Repository, choice: Wanted): Promise<void> => {
@@ -42,8 +42,13 @@ export const planWorkspace = async (
     await mkdir(own, { recursive: true });
     const state = await readState(found, choice, own);
     states.set(at, state);
-    if (found.partial && wanted.mode !== "files")
+    notes.push(...state.notes);
+    if (found.promisor !== undefined && wanted.mode !== "files")
       notes.push(`${found.root} is a partial clone: of its history the last commit comes along`);
+    if (found.during !== undefined && state.worktree)
+      notes.push(
+        `${found.root} is in the middle of ${found.during}: its files come along as they are, the rest of it stays on the host`,
+      );
     const links = state.entries.filter(({ mode }) => mode === "160000").map(({ path: link }) => link);
     const there = new Set(state.submodules);
     const missing = links.filter((link) => !there.has(link));
@@ -52,7 +57,7 @@ export const planWorkspace = async (
         `${missing.length === 1 ? `submodule ${shown(missing[0] ?? "")} stays` : `${missing.length} submodules stay`} empty: not initialised on the host${state.worktree ? "" : ", or not brought with a commit"}`,
       );
     for (const link of state.submodules.filter((path) => links.includes(path)))
-      await visit(below(at, link), await openRepository(join(found.root, shown(link))), {
+      await visit(below(at, link), await openRepository(join(found.root, shown(link)), signal), {
         includeUntracked: choice.includeUntracked,
       });
   };
@@ -95,12 +100,9 @@ export const differenceFrom = async (
       const had = before && !before.arriving && before.mode === mode ? before.repositories[at] : undefined;
       const target = join(folder, `pack-${histories.size}`);
       await mkdir(target, { recursive: true });
-      const depth = state.repository.partial ? 1 : mode === "full" ? undefined : SHALLOW_DEPTH;
+      const depth = state.repository.promisor !== undefined ? 1 : mode === "full" ? undefined : SHALLOW_DEPTH;
       const commits = had ? [had.base, ...(had.commit ? [had.commit] : [])] : [];
-      histories.set(
-        at,
-        await packHistory(state, { depth, had: had && { commits, shallow: had.shallow } }, target, signal),
-      );
+      histories.set(at, await packHistory(state, { depth, had: had && { commits, shallow: had.shallow } }, target));
     }
   const manifest = manifestOf(states, new Map([...histories].map(([at, { shallow }]) => [at, shallow])), mode);
   const has: Readonly<Record<string, string>> = before && !before.arriving ? before.files : {};
@@ -158,6 +160,9 @@ async function* archiveOf(
       // The pack first: what refers to its objects must not be there before them.
       yield* diskFile(git(`objects/pack/${name}.pack`), `${history.pack}.pack`, 0o444, now);
       yield* diskFile(git(`objects/pack/${name}.idx`), `${history.pack}.idx`, 0o444, now);
+      // What this refers to and has not is where the clone came from.
+      if (state.repository.promisor !== undefined)
+        yield* smallFile(git(`objects/pack/${name}.promisor`), Buffer.alloc(0), 0o444, now);
     }
     for (const { path, data, mode } of await gitFiles(state, history)) yield* smallFile(git(path), data, mode, now);
   }

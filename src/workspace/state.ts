@@ -2,12 +2,14 @@
  * What of a repository travels: its tracked files as they are in the working tree, or those of one commit. Found by a copy of the index and
  * an object folder of our own beside the repository's, so that nothing of the repository is written.
  */
-import { copyFile, mkdir } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { copyFile, mkdir, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
 import { BangerError, errnoOf } from "../contract/errors.ts";
 import { exists } from "../host/files.ts";
+import { fetchMissing } from "./fetch-missing.ts";
 import { raw, shown, zeroed } from "./git.ts";
-import type { Repository } from "./repository.ts";
+import { isTrue, type Repository } from "./repository.ts";
+import { lstatIfThere, placeOf } from "./review/places.ts";
 
 export type Entry = {
   /** Below the repository's root, one character a byte. */
@@ -33,6 +35,8 @@ export type State = {
   indexFile: string;
   /** For git, to see the objects that were made for this. */
   env: Record<string, string>;
+  /** What the user should know of how it came to be. */
+  notes: string[];
 };
 
 export type Wanted = {
@@ -59,12 +63,9 @@ export const readState = async (repository: Repository, wanted: Wanted, folder: 
   await checkBranch(repository, wanted.branch);
   const objects = join(folder, "objects");
   await mkdir(objects, { recursive: true });
-  const common = (await repository.git(["rev-parse", "--git-path", "objects"])).stdout
-    .toString("utf8")
-    .replace(/\n$/, "");
   const env = {
     GIT_OBJECT_DIRECTORY: objects,
-    GIT_ALTERNATE_OBJECT_DIRECTORIES: quotedPath(resolve(repository.root, common)),
+    GIT_ALTERNATE_OBJECT_DIRECTORIES: quotedPath(repository.files.objects),
   };
   return wanted.from === undefined
     ? await stateOfWorktree(repository, wanted, folder, env)
@@ -83,13 +84,78 @@ const checkBranch = async ({ git }: Repository, branch: string | undefined): Pro
     });
 };
 
-const entriesOf = async ({ git }: Repository, env: Record<string, string>): Promise<Entry[]> => {
-  const { stdout } = await git(["ls-files", "--stage", "-t", "-z"], { env });
+/** A line of the index. `tag` is git's: `S` is left out of the working tree by a sparse checkout, a small letter is never looked at. */
+type Line = Entry & { tag: string };
+
+const linesOf = async ({ git }: Repository, env: Record<string, string>): Promise<Line[]> => {
+  const { stdout } = await git(["ls-files", "--stage", "-v", "-z"], { env });
   return zeroed(stdout).flatMap((line) => {
-    const [, tag, mode = "", oid = "", path = ""] = /^(\S) (\d+) ([0-9a-f]+) \d\t(.*)$/s.exec(line) ?? [];
-    // S: left out of the working tree by a sparse checkout.
-    return tag === "S" || path === "" ? [] : [{ path, mode, oid }];
+    const [, tag = "", mode = "", oid = "", path = ""] = /^(\S) (\d+) ([0-9a-f]+) \d\t(.*)$/s.exec(line) ?? [];
+    return path === "" ? [] : [{ tag, path, mode, oid }];
   });
+};
+
+const entriesOf = (lines: readonly Line[]): Entry[] =>
+  lines.flatMap(({ tag, path, mode, oid }) => (/s/i.test(tag) ? [] : [{ path, mode, oid }]));
+
+/** Hands paths to a git that knows what to do with each. */
+const updateIndex = async (
+  { git }: Repository,
+  env: Record<string, string>,
+  how: readonly string[],
+  paths: readonly string[],
+): Promise<void> => {
+  if (paths.length === 0) return;
+  await git(["-c", "core.safecrlf=false", "update-index", ...how, "-z", "--stdin"], {
+    env,
+    input: paths.map((path) => `${path}\0`).join(""),
+  });
+};
+
+/**
+ * Brings the index at `env` to what the working tree holds. Not by `git add --update`: that runs a git of its own in each submodule, with the settings
+ * that it finds there.
+ */
+const takeWorktree = async (repository: Repository, env: Record<string, string>): Promise<void> => {
+  const { stdout } = await repository.git(
+    ["diff-files", "--raw", "-z", "--no-renames", "--no-abbrev", "--ignore-submodules=dirty"],
+    { env },
+  );
+  const gone = new Set<string>();
+  const there = new Set<string>();
+  const parts = zeroed(stdout);
+  for (let at = 0; at + 1 < parts.length; at += 2)
+    // The mode that the working tree has.
+    (/^:\d+ 0+ /.test(parts[at] ?? "") ? gone : there).add(parts[at + 1] ?? "");
+  await updateIndex(repository, env, ["--force-remove"], [...gone]);
+  await updateIndex(repository, env, ["--add", "--replace"], [...there]);
+};
+
+/**
+ * Files that the user has told git not to look at (`--assume-unchanged`, and `--skip-worktree` without a sparse checkout) are as the working tree has them
+ * too: git would say of them what it last knew. The guest's git does not look at them either, unless its work is taken out.
+ * @param env leads to the index of what travels, `guest` to the guest's
+ * @returns whether there were such
+ */
+const lookAtAll = async (
+  repository: Repository,
+  env: Record<string, string>,
+  guest: Record<string, string>,
+  lines: readonly Line[],
+): Promise<boolean> => {
+  const assumed = lines.filter(({ tag }) => /[a-z]/.test(tag)).map(({ path }) => path);
+  const isSparse = isTrue(repository.settings.findLast(([key]) => key === "core.sparsecheckout")?.[1]);
+  const skipped = isSparse ? [] : lines.filter(({ tag }) => /s/i.test(tag)).map(({ path }) => path);
+  const there = await Promise.all(
+    skipped.map(async (path) => (await lstatIfThere(placeOf(repository.root, path))) !== undefined),
+  );
+  const kept = skipped.filter((_, index) => there[index]);
+  await updateIndex(repository, env, ["--no-assume-unchanged"], assumed);
+  await updateIndex(repository, env, ["--no-skip-worktree"], kept);
+  // One mark of the two, which an export knows to take away.
+  await updateIndex(repository, guest, ["--no-skip-worktree"], kept);
+  await updateIndex(repository, guest, ["--assume-unchanged"], kept);
+  return assumed.length + kept.length > 0;
 };
 
 const stateOfWorktree = async (
@@ -98,42 +164,35 @@ const stateOfWorktree = async (
   folder: string,
   objects: Record<string, string>,
 ): Promise<State> => {
-  const { git, root, head } = repository;
+  const { git, head, files } = repository;
   const indexFile = join(folder, "index");
   const stateIndex = join(folder, "state-index");
-  const original = (await git(["rev-parse", "--git-path", "index"])).stdout.toString("utf8").replace(/\n$/, "");
-  await copyFile(resolve(root, original), indexFile).catch(async (error: unknown) => {
+  await copyIndex(files.index, indexFile).catch(async (error: unknown) => {
     // Nothing was added yet.
     if (errnoOf(error) !== "ENOENT") throw error;
     await git(["read-tree", "--empty"], { env: { ...objects, GIT_INDEX_FILE: indexFile } });
   });
   // One file in a form that every git reads: not split over several, not sparse.
-  const whole = [
-    "-c",
-    "index.sparse=false",
-    "-c",
-    "index.skipHash=false",
-    "update-index",
-    "--no-split-index",
-    "--no-untracked-cache",
-    "--force-write-index",
-  ];
-  await git(whole, { env: { ...objects, GIT_INDEX_FILE: indexFile } });
+  const whole = ["-c", "index.sparse=false", "-c", "index.skipHash=false"];
+  await git([...whole, "update-index", "--no-split-index", "--no-untracked-cache", "--force-write-index"], {
+    env: { ...objects, GIT_INDEX_FILE: indexFile },
+  });
   const env = { ...objects, GIT_INDEX_FILE: stateIndex };
   await copyFile(indexFile, stateIndex);
-  await git(["-c", "core.safecrlf=false", "add", "--update"], { env });
+  await takeWorktree(repository, env);
   if (includeUntracked) {
     const untracked = zeroed((await git(["ls-files", "--others", "--exclude-standard", "-z"], { env })).stdout);
     // A name that ends with a slash is a repository of its own.
-    const files = untracked.filter((path) => !path.endsWith("/"));
-    if (files.length > 0)
-      await git(["-c", "core.safecrlf=false", "add", "--pathspec-from-file=-", "--pathspec-file-nul"], {
-        env,
-        input: files.join("\0"),
-      });
+    const found = untracked.filter((path) => !path.endsWith("/"));
+    await updateIndex(repository, env, ["--add"], found);
   }
+  let lines = await linesOf(repository, env);
+  if (await lookAtAll(repository, env, { ...objects, GIT_INDEX_FILE: indexFile }, lines)) {
+    await takeWorktree(repository, env);
+    lines = await linesOf(repository, env);
+  }
+  const entries = entriesOf(lines);
   const base = await baseOf(repository, head, env);
-  const entries = await entriesOf(repository, env);
   return {
     repository,
     commit: head,
@@ -144,7 +203,18 @@ const stateOfWorktree = async (
     worktree: true,
     indexFile,
     env: objects,
+    notes: [],
   };
+};
+
+/**
+ * With its time, which tells git what was written together with it and may have changed since without a trace. Rounded down: what is looked at in vain
+ * costs less than what is missed.
+ */
+const copyIndex = async (from: string, to: string): Promise<void> => {
+  const { mtimeMs } = await stat(from);
+  await copyFile(from, to);
+  await utimes(to, Math.floor(mtimeMs) / 1000, Math.floor(mtimeMs) / 1000);
 };
 
 /** A commit of what the index at `env` holds: `head` itself where that is the same. */
@@ -191,8 +261,12 @@ const stateOfCommit = async (
     : await git.ask(["rev-parse", "--verify", "--quiet", `${from}^{commit}`]);
   if (commit === undefined)
     throw new BangerError("WORKSPACE_REFUSED", `there is no commit ${JSON.stringify(from)} in ${repository.root}`, {
-      hint: "see them with `git branch --all` and `git log`",
+      hint:
+        repository.shallow.length > 0
+          ? "see them with `git branch --all` and `git log`; a shallow clone gets more of them by `git fetch --unshallow`"
+          : "see them with `git branch --all` and `git log`",
     });
+  const fetched = await fetchMissing(repository, commit, folder, objects);
   const named = await git.ask(["rev-parse", "--verify", "--quiet", `refs/heads/${from}`]);
   const indexFile = join(folder, "index");
   const env = { ...objects, GIT_INDEX_FILE: indexFile };
@@ -202,10 +276,12 @@ const stateOfCommit = async (
     commit,
     branch: branch ?? (named === commit ? from : undefined),
     base: commit,
-    entries: await entriesOf(repository, env),
+    entries: entriesOf(await linesOf(repository, env)),
     submodules: [],
     worktree: false,
     indexFile,
     env: objects,
+    notes:
+      fetched === 0 ? [] : [`${fetched} objects that this partial clone lacked were fetched from where it came from`],
   };
 };

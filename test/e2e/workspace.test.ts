@@ -7,6 +7,7 @@ import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { installFixture } from "../support/fixture.ts";
 import { type Done, finish, type Host, testHost } from "../support/host.ts";
+import { traceOf } from "../support/repositories.ts";
 import { startInTerminal } from "../support/terminal.ts";
 import { outputHolds } from "../support/wait.ts";
 
@@ -91,18 +92,30 @@ test("`vm run PATH -- COMMAND` runs in the repository, forwards the status and l
   assert.deepEqual(await readdir(join(host.env.XDG_CACHE_HOME, "banger", "workspaces")), []);
 });
 
-test("Ctrl-C while a repository travels takes the VM with it", async () => {
+test("a command that is ended while its VM boots or its repository travels takes the VM with it, and leaves the repository as it was", async () => {
   const large = join(host.env.HOME, "large");
   await mkdir(large);
   await execFileAsync("git", ["init", "--quiet", large]);
   await execFileAsync("dd", ["if=/dev/urandom", `of=${large}/f`, "bs=1M", "count=200"]);
   await execFileAsync("git", ["-C", large, "add", "f"]);
-  const child = host.start(["vm", "run", large, "--", "true"]);
-  await outputHolds(child, /workspace: /);
-  child.kill("SIGINT");
-  const done = await finish(child);
-  assert.equal(done.status, 130, done.stderr);
-  assert.deepEqual(await host.json("vm", "list"), []);
+  const trace = await traceOf(large);
+  const changes = host.start(["vm", "list", "--watch"]);
+  for (const [stage, signal, status] of [
+    [/workspace: /, "SIGINT", 130],
+    [/workspace: /, "SIGKILL", null],
+    [/boot: /, "SIGKILL", null],
+  ] as const) {
+    const deleted = outputHolds(changes, /deleted/);
+    const child = host.start(["vm", "run", large, "--", "true"]);
+    await outputHolds(child, stage);
+    child.kill(signal);
+    const done = await finish(child);
+    assert.equal(done.status, status, done.stderr);
+    await deleted;
+    assert.deepEqual(await host.json("vm", "list"), []);
+  }
+  changes.kill();
+  assert.deepEqual(await traceOf(large), trace);
   await rm(large, { recursive: true });
 });
 
@@ -207,5 +220,56 @@ chmod +x list-all install
   assert.match(
     (await good(host.banger("vm", "exec", "box", "--", "cat", "/var/log/banger/tools-my repo.log"))).stdout,
     /ERROR/,
+  );
+});
+
+test("a clone of a server behind ssh comes with its origin, and work done in the VM goes back there by way of the host", async () => {
+  // The server is the guest's own sshd, with a user who may do nothing but git; the way there is the user's setting, not the repository's.
+  await inGuest(`useradd --create-home --shell /usr/bin/git-shell --password '*' git
+    install -d -m 700 -o git -g git /home/git/.ssh
+    install -m 600 -o git -g git /root/.ssh/authorized_keys /home/git/.ssh/authorized_keys
+    git init --quiet --bare --initial-branch=main /home/git/app.git
+    git -C /home/git/app.git config uploadpack.allowFilter true
+    git -C /home/git/app.git config uploadpack.allowAnySHA1InWant true
+    chown -R git: /home/git/app.git`);
+  const config = join(host.env.XDG_CONFIG_HOME, "banger", "ssh_config");
+  await git("config", "--global", "core.sshCommand", `ssh -F '${config}'`);
+  await git("config", "--global", "user.name", "Dev");
+  await git("config", "--global", "user.email", "dev@example.org");
+  const url = "ssh://git@box.vm/home/git/app.git";
+  const first = join(host.env.HOME, "first");
+  await mkdir(first);
+  await git("-C", first, "init", "--quiet", "--initial-branch=main");
+  for (const text of ["one\n", "two\n"]) {
+    await writeFile(join(first, "file"), text);
+    await git("-C", first, "add", "file");
+    await git("-C", first, "commit", "--quiet", "-m", text.trim());
+  }
+  await git("-C", first, "push", "--quiet", url, "main");
+  const app = join(host.env.HOME, "app");
+  await git("clone", "--quiet", "--filter=blob:none", url, app);
+  const brought = await good(host.banger("vm", "workspace", "prepare", "box", app));
+  assert.match(brought.stderr, /partial clone/);
+  // What it lacks of an older commit comes from the server.
+  const old = await good(host.banger("vm", "workspace", "prepare", "box", app, "--from", "HEAD~1", "--dry-run"));
+  assert.equal(old.stdout, "file\n");
+
+  const work = `set -e; test "$(git remote get-url origin)" = ${url}
+    git checkout --quiet -b topic; printf 'three\\r\\n' > file; git mv file 'moved file'; git commit --quiet -am '[app] three'
+    printf 'open\\0' > open`;
+  await inGuest(work);
+  const commits = await good(host.banger("vm", "workspace", "export", "box", "--format", "commits"));
+  assert.match(commits.stderr, /1 changed files .* not committed/);
+  const mailbox = join(host.env.HOME, "commits");
+  await writeFile(mailbox, commits.stdoutBytes);
+  await git("-C", app, "checkout", "--quiet", "-b", "topic");
+  await git("-C", app, "am", "--quiet", "--keep-cr", "--keep-non-patch", mailbox);
+  await good(host.banger("vm", "workspace", "review", "box", "--accept", "."));
+  assert.equal(await git("-C", app, "status", "--porcelain"), "?? open\n");
+  assert.equal(await git("-C", app, "log", "-1", "--format=%s"), "[app] three\n");
+  await git("-C", app, "push", "--quiet", "origin", "topic");
+  assert.equal(
+    (await inGuest("git -C /home/git/app.git -c safe.directory='*' show 'topic:moved file'")).trim(),
+    "three",
   );
 });

@@ -1,6 +1,6 @@
 /**
- * Applies the work of a guest to a repository, and kills itself before one of its changes of the file system:
- * apply-and-die.ts ROOT GUEST STEP. Ends with 0 when all was applied before that step came.
+ * Applies the work of a guest to a repository, or undoes what a killed one has left, and kills itself before one of its changes of the file system:
+ * apply-and-die.ts ROOT GUEST STEP [recover]. Ends with 0 when all was done before that step came.
  */
 import { spawn } from "node:child_process";
 import fs from "node:fs/promises";
@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { FileChange } from "../../src/workspace/review/patch.ts";
 import type { Operation } from "../../src/workspace/review/plan-change.ts";
 
-const [, , root = "", guest = "", step = ""] = process.argv;
+const [, , root = "", guest = "", step = "", what = "apply"] = process.argv;
 let left = Number(step);
 for (const name of ["link", "rename", "unlink", "mkdir", "rmdir", "rm", "writeFile", "symlink"] as const) {
   const real = fs[name] as (...args: unknown[]) => Promise<unknown>;
@@ -25,8 +25,13 @@ syncBuiltinESMExports();
 const { exportProgram } = await import("../../src/workspace/export.ts");
 const { readPatch } = await import("../../src/workspace/review/patch.ts");
 const { partsOf, planChange } = await import("../../src/workspace/review/plan-change.ts");
-const { applyAll } = await import("../../src/workspace/review/transaction.ts");
+const { applyAll, recover } = await import("../../src/workspace/review/transaction.ts");
 
+const tree = { root, gitFolder: join(root, ".git") };
+if (what === "recover") {
+  await recover(tree);
+  process.exit(0);
+}
 const [program, ...args] = exportProgram(guest, undefined, "diff");
 const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
 const changes: FileChange[] = [];
@@ -37,5 +42,5 @@ for (const change of changes) {
   const planned = await planChange(root, change, partsOf(change), goes);
   if (planned !== "there" && "operation" in planned) operations.push(planned.operation);
 }
-await applyAll({ root, gitFolder: join(root, ".git") }, operations, new AbortController().signal);
+await applyAll(tree, operations, new AbortController().signal);
 process.exit(0);

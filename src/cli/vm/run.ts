@@ -6,6 +6,7 @@ import type { WorkspacePlan } from "../../workspace/plan.ts";
 import type { ToolsMode } from "../workspace/tools.ts";
 import type { Learner } from "../net/policy-file.ts";
 import { type Client, openClient } from "../../client/client.ts";
+import type { StreamEvent } from "../../client/frame-stream.ts";
 import { defineCommand, type Invocation, type Outcome } from "../command.ts";
 import { detachFlag } from "../flags/detach.ts";
 import { environmentOf } from "../flags/env.ts";
@@ -76,7 +77,13 @@ const introducer = () => {
 };
 
 /** A repository to bring in, and where it is made ready. */
-type Workspace = { plan: WorkspacePlan; staging: string; container: Devcontainer | undefined };
+type Workspace = {
+  plan: WorkspacePlan;
+  staging: string;
+  container: Devcontainer | undefined;
+  /** Ends what is done with it. */
+  over: AbortController;
+};
 
 /** @param tools when they are installed; undefined: not at all */
 const bring = async (
@@ -114,6 +121,7 @@ const runDetached = async (
 ): Promise<Outcome> => {
   using interrupt = interruptible();
   using display = progressDisplay();
+  if (workspace) endWith(workspace.over, interrupt.signal);
   const progress = { signal: interrupt.signal, report: display.report };
   const request = await shapeOf({ ...asked, env: environmentOf(values.env) }, workspace);
   const created = await client.operation("vmCreate", {}, request, progress);
@@ -153,6 +161,12 @@ const stopwatch = () => {
 const learnerOf = async ({ "net-learn": file }: Input["values"]): Promise<Learner | undefined> =>
   file === undefined ? undefined : (await import("../net/policy-file.ts")).learnInto(file);
 
+/** Until there is a session, which has an answer of its own to signals. */
+const openInterruptibly = async <T>(open: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+  using interrupt = interruptible();
+  return await open(interrupt.signal);
+};
+
 const runAttached = async (
   client: Client,
   { values, argv = [] }: Input,
@@ -174,21 +188,20 @@ const runAttached = async (
     exec: plan.exec,
     ...(workspace ? { prepare: true } : {}),
   };
-  const stream = await client.stream("vmRun", {}, request, {
-    onEvent: (event) => {
-      if (event.progress) {
-        display.report(event.progress);
-        times.mark(event.progress.message ?? event.progress.stage);
-      }
-      if (event.prepare) ready.resolve();
-      if (!event.vm) return;
-      ({ vm } = event);
-      display.clear();
-      introduce(vm);
-    },
-  });
+  const onEvent = (event: StreamEvent): void => {
+    if (event.progress) {
+      display.report(event.progress);
+      times.mark(event.progress.message ?? event.progress.stage);
+    }
+    if (event.prepare) ready.resolve();
+    if (!event.vm) return;
+    ({ vm } = event);
+    display.clear();
+    introduce(vm);
+  };
+  const stream = await openInterruptibly((signal) => client.stream("vmRun", {}, request, { onEvent, signal }));
   const tools = values["no-bootstrap"] ? undefined : argv.length > 0 || !plan.pty ? "before" : "behind";
-  const over = new AbortController();
+  const over = workspace?.over ?? new AbortController();
   const end = () => over.abort(new BangerError("CANCELLED", "cancelled"));
   stream.closed.then(end, end);
   let failure: unknown;
@@ -254,15 +267,11 @@ export const command = defineCommand({
     refuseMeaningless(input);
     const [path] = input.args;
     if (path === undefined) return await runIn(input, undefined);
-    const { planFrom, listing } = await import("../workspace/plan.ts");
+    const { listing } = await import("../workspace/plan.ts");
     const { workspaceStaging } = await import("../workspace/staging.ts");
     await using staging = await workspaceStaging();
-    const plan = await readPlan(() => planFrom(path, input.values, staging.path, new AbortController().signal), path);
-    if (input.values["dry-run"]) return listing(plan);
-    await sayNotes(plan.notes);
-    const { containerOf } = await import("../workspace/container.ts");
-    const container = input.values["no-bootstrap"] ? undefined : await containerOf(plan);
-    return await runIn(input, { plan, staging: staging.path, container });
+    const workspace = await readWorkspace(input, path, staging.path);
+    return input.values["dry-run"] ? listing(workspace.plan) : await runIn(input, workspace);
   },
 });
 
@@ -274,15 +283,29 @@ const runIn = async (input: Input, workspace: Workspace | undefined): Promise<Ou
     : await runAttached(client, input, asked, workspace);
 };
 
-/** A word that is no folder may be a command whose `--` was forgotten. */
-const readPlan = async (read: () => Promise<WorkspacePlan>, path: string): Promise<WorkspacePlan> => {
-  try {
-    return await read();
-  } catch (error) {
-    if (!(error instanceof BangerError) || error.code !== "WORKSPACE_REFUSED" || /[./]/.test(path)) throw error;
-    throw new BangerError(error.code, error.message, {
-      hint: `give a folder of a git repository; to run a command in a VM: banger vm run -- ${path}`,
-      cause: error,
-    });
-  }
+const endWith = (over: AbortController, signal: AbortSignal): void =>
+  signal.addEventListener("abort", () => over.abort(signal.reason), { once: true });
+
+/** What the repository says is said to the user, unless only its files are asked for. */
+const readWorkspace = async ({ values }: Input, path: string, staging: string): Promise<Workspace> => {
+  using interrupt = interruptible();
+  const over = new AbortController();
+  endWith(over, interrupt.signal);
+  const { planFrom } = await import("../workspace/plan.ts");
+  const plan = await planFrom(path, values, staging, over.signal).catch((error: unknown) => {
+    throw orCommand(error, path);
+  });
+  if (values["dry-run"]) return { plan, staging, container: undefined, over };
+  await sayNotes(plan.notes);
+  const { containerOf } = await import("../workspace/container.ts");
+  return { plan, staging, container: values["no-bootstrap"] ? undefined : await containerOf(plan), over };
 };
+
+/** A word that is no folder may be a command whose `--` was forgotten. */
+const orCommand = (error: unknown, path: string): unknown =>
+  error instanceof BangerError && error.code === "WORKSPACE_REFUSED" && !/[./]/.test(path)
+    ? new BangerError(error.code, error.message, {
+        hint: `give a folder of a git repository; to run a command in a VM: banger vm run -- ${path}`,
+        cause: error,
+      })
+    : error;

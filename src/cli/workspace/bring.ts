@@ -9,7 +9,14 @@ import { byteMeter } from "../copy/meter.ts";
 import { changesInGuest } from "./guest-changes.ts";
 import { type GuestProgram, guestProgram } from "./guest.ts";
 
-export type Brought = { path: string; changed: number; removed: number; bytes: number };
+export type Brought = {
+  path: string;
+  /** Nothing of banger's was there before. */
+  isNew: boolean;
+  changed: number;
+  removed: number;
+  bytes: number;
+};
 
 export type BringOptions = {
   /** A folder of ours that is gone afterwards. */
@@ -40,9 +47,10 @@ export const bringIn = async (
   progress.report({ stage: "workspace", message: `reading ${repository.root}` });
   const before = await manifestIn(files, record);
   if (before === undefined) await refuseForeign(files, path);
+  else if (!options.force) await refuseOther(plan, path, before);
   const difference = await differenceFrom(plan, before, options.staging, progress.signal);
   const { changed, removed } = difference;
-  const manifest = { ...difference.manifest, readonly: options.readonly };
+  const manifest = { ...difference.manifest, source: repository.root, readonly: options.readonly };
   if (before && !before.arriving && !options.force) await refuseOverwriting(files, path, before, difference);
   if (before && before.readonly !== false)
     await program(["sh", "-c", 'while umount "$1" 2>/dev/null; do :; done', "sh", path]);
@@ -66,7 +74,13 @@ export const bringIn = async (
     ...(repository.head === undefined ? {} : { head: repository.head }),
   };
   await client.operation("vmSet", { vm }, { workspace });
-  return { path, changed: changed.length, removed: removed.length, bytes: difference.size };
+  return {
+    path,
+    isNew: before === undefined,
+    changed: changed.length,
+    removed: removed.length,
+    bytes: difference.size,
+  };
 };
 
 const manifestIn = async (files: GuestFiles, path: string): Promise<Manifest | undefined> => {
@@ -96,6 +110,17 @@ const refuseForeign = async (files: GuestFiles, path: string): Promise<void> => 
   if (!(await files.stat(path, false))) return;
   throw new BangerError("WORKSPACE_CONFLICT", `there is a ${path} in the guest that banger has not brought`, {
     hint: `move it away first: banger vm exec VM -- mv ${path} ${path}.old`,
+  });
+};
+
+/** Another repository whose folder has the same name. One that was moved, and another clone of it, know the commit that the guest has. */
+const refuseOther = async ({ repository }: WorkspacePlan, path: string, before: Manifest): Promise<void> => {
+  const { source } = before;
+  const commit = before.repositories[""]?.commit;
+  if (source === undefined || source === repository.root) return;
+  if (commit !== undefined && (await repository.git.ask(["cat-file", "-t", commit])) === "commit") return;
+  throw new BangerError("WORKSPACE_CONFLICT", `${path} in the guest is of another repository: ${source}`, {
+    hint: "give the folder another name, or bring it over that one with --force",
   });
 };
 

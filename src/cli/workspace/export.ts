@@ -8,8 +8,8 @@ import { defineCommand } from "../command.ts";
 import { oneOf, text } from "../flags/values.ts";
 import { interruptible } from "../interrupt.ts";
 import { usage } from "../parse.ts";
-import { carry, say } from "../render/output.ts";
-import { vmArgument } from "../vm/shared.ts";
+import { carry } from "../render/output.ts";
+import { sayNotes, vmArgument } from "../vm/shared.ts";
 import { patchOf } from "./patch.ts";
 
 export const command = defineCommand({
@@ -30,7 +30,7 @@ export const command = defineCommand({
   },
   examples: [
     ["banger vm workspace export box | git apply --binary", "take the work of the VM over"],
-    ["banger vm workspace export box --format=commits | git am", "its commits, one by one"],
+    ["banger vm workspace export box --format=commits | git am --keep-cr --keep-non-patch", "its commits"],
     ["banger vm workspace export box -o work.patch", "keep it in a file"],
   ],
   run: async ({ args: [reference = ""], values }) => {
@@ -40,11 +40,15 @@ export const command = defineCommand({
     using client = openClient();
     const vm = await client.call("vmShow", { vm: reference }, {});
     const format = values.format ?? "diff";
-    const note = async (count: number): Promise<void> => {
-      if (format === "commits" && count > 0)
-        await say(`note: ${count} changed files in the VM are not committed, and not in it; --format=diff has them`);
+    const onLeftOut = async (files: number, merges: number): Promise<void> => {
+      if (files > 0)
+        await sayNotes([`${files} changed files in the VM are not committed, and not in it; --format=diff has them`]);
+      if (merges > 0)
+        await sayNotes([
+          `${merges} merges in the VM are not in it, nor what was changed in them; --format=diff has that`,
+        ]);
     };
-    const patch = patchOf(client, vm, { base: values.base, format, signal: interrupt.signal, onOpenFiles: note });
+    const patch = patchOf(client, vm, { base: values.base, format, signal: interrupt.signal, onLeftOut });
     if (values.output === undefined) await carryPatch(patch);
     else await writePatch(patch, values.output);
     return {};

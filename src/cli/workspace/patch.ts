@@ -17,8 +17,8 @@ export type PatchOptions = {
   base?: string | undefined;
   format: ExportFormat;
   signal: AbortSignal;
-  /** Told at the end how many changed files are in no commit. */
-  onOpenFiles?: ((count: number) => Promise<void>) | undefined;
+  /** Of commits: told at the end how many changed files are in none, and how many merges have no patch. */
+  onLeftOut?: ((files: number, merges: number) => Promise<void>) | undefined;
 };
 
 /** @throws WORKSPACE_REFUSED, GUEST_ERROR */
@@ -36,7 +36,8 @@ export async function* patchOf(client: Client, vm: Vm, options: PatchOptions): A
   const end = await stream.closed;
   const status = end.exit ?? 128 + (end.signal ?? 0);
   if (status !== 0) throw patchError(status, vm.name, path, base, said);
-  await options.onOpenFiles?.(Number(said.trim()));
+  const [, files, merges] = /(\d+) (\d+)\s*$/.exec(said) ?? [];
+  if (format === "commits") await options.onLeftOut?.(Number(files ?? 0), Number(merges ?? 0));
 }
 
 const patchError = (

@@ -1,5 +1,6 @@
 import { formatSize } from "../../contract/names.ts";
 import { openClient } from "../../client/client.ts";
+import { devcontainerIn } from "../../workspace/devcontainer.ts";
 import { defineCommand } from "../command.ts";
 import { workspaceFlags } from "../flags/workspace.ts";
 import { interruptible } from "../interrupt.ts";
@@ -43,7 +44,11 @@ export const command = defineCommand({
       });
     }
     display.clear();
-    await sayNotes(plan.notes);
+    const container = brought.isNew && !values["no-bootstrap"] && devcontainerIn(plan.states.get("")?.entries ?? []);
+    await sayNotes([
+      ...plan.notes,
+      ...(container ? [`${container.path} is ignored: it shapes new VMs only (banger vm run ${path})`] : []),
+    ]);
     const { changed, removed, bytes } = brought;
     const gone = removed === 0 ? "" : `, ${removed} removed`;
     return {

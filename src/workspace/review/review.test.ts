@@ -334,11 +334,13 @@ test("what deserves a second look is named", async () => {
     [".husky/pre-commit", "hook"],
     ["tools/hooks/post-checkout", "hook"],
     [".gitattributes", "hook"],
+    ["fixtures/repo/HEAD", "hook"],
     [".github/workflows/ci.yml", "ci"],
     [".gitlab-ci.yml", "ci"],
     [".envrc", "config"],
     ["sub/mise.toml", "config"],
     [".vscode/tasks.json", "config"],
+    [".github/copilot-instructions.md", "config"],
     ["Makefile", "script"],
     ["a/b.SH", "script"],
     ["package.json", "script"],
@@ -365,7 +367,7 @@ test("what deserves a second look is named", async () => {
   assert.deepEqual(await content(addition("x", "plain\ttext")), []);
 });
 
-test("when one file cannot be changed none is; a killed apply is undone by the next review", async () => {
+test("when one file cannot be changed none is", async () => {
   const files = Object.fromEntries(Array.from({ length: 12 }, (_, at) => [`d${at % 4}/f${at}`, `${at}\n`]));
   const { root, guest, tree } = await pair(files);
   for (let at = 0; at < 12; at++) {
@@ -384,31 +386,103 @@ test("when one file cannot be changed none is; a killed apply is undone by the n
   await writeFile(join(root, last?.path ?? ""), files[last?.path ?? ""] ?? "");
   assert.equal(await treeOf(root), state);
   assert.deepEqual((await readdir(root)).sort(), [".git", "d0", "d1", "d2", "d3"]);
+});
 
-  // Killed at every step that it makes, by a signal that nothing can catch.
+test("an apply that is killed before any of its steps is undone by the next review, also when that is killed before any of its own", async () => {
+  const { root, guest, tree } = await pair({
+    "d/changed": "1\n",
+    "d/tool": "1\n",
+    "gone/file": "1\n",
+    "was-file": "1\n",
+    "was-dir/file": "1\n",
+  });
+  await appendFile(join(guest, "d/changed"), "2\n");
+  await chmod(join(guest, "d/tool"), 0o755);
+  for (const name of ["gone", "was-file", "was-dir"]) await rm(join(guest, name), { recursive: true });
+  await mkdir(join(guest, "was-file/deep"), { recursive: true });
+  await writeFile(join(guest, "was-file/deep/new"), "new\n");
+  await writeFile(join(guest, "was-dir"), "file\n");
+  await symlink("changed", join(guest, "d/link"));
+  const state = await treeOf(root);
   const worker = join(import.meta.dirname, "..", "..", "..", "test", "support", "apply-and-die.ts");
-  let kills = 0;
-  for (let at = 0; ; at += 9) {
-    const child = spawn(process.execPath, [worker, root, guest, String(at)], {
+  /** @returns false when it came to its end before the step */
+  const killedAt = async (step: number, ...what: string[]): Promise<boolean> => {
+    const child = spawn(process.execPath, [worker, root, guest, String(step), ...what], {
       env: { ...process.env, ...env },
-      stdio: ["ignore", "pipe", "inherit"],
+      stdio: ["ignore", "ignore", "inherit"],
     });
     const [status, signal] = (await once(child, "exit")) as [number | null, string | null];
-    if (status === 0) break;
-    assert.equal(signal, "SIGKILL");
-    kills += 1;
-    const { foreign } = await recover(tree);
-    assert.deepEqual(foreign, []);
-    assert.equal(await treeOf(root), state, `killed at step ${at}`);
+    assert.ok(status === 0 || signal === "SIGKILL", `${status} ${signal}`);
+    return status !== 0;
+  };
+  const isAsBefore = async (when: string): Promise<void> => {
+    assert.deepEqual((await recover(tree)).foreign, [], when);
+    assert.equal(await treeOf(root), state, when);
     assert.deepEqual(
       (await readdir(join(root, ".git"))).filter((name) => name.startsWith("banger")),
       [],
     );
-    assert.ok(!(await readdir(root)).includes("new"));
-  }
-  assert.ok(kills > 3, `${kills} kills`);
-  assert.equal(await treeOf(root), await treeOf(guest));
+    assert.deepEqual((await readdir(root)).sort(), [".git", "d", "gone", "was-dir", "was-file"], when);
+  };
+  let steps = 0;
+  const isDone = async () =>
+    (await readdir(join(root, ".git"), { recursive: true })).some((name) => /^banger-review-.*\/done$/.test(name));
+  while ((await killedAt(steps)) && !(await isDone())) await isAsBefore(`killed before step ${steps++}`);
+  assert.ok(steps > 20, `${steps} steps`);
+  // Killed with nothing left to do but to clear away.
   assert.equal((await recover(tree)).undone, false);
+  assert.equal(await treeOf(root), await treeOf(guest));
+
+  // Back, and once more killed near its end; then whoever undoes it is killed, again and again.
+  await git(root, "read-tree", "--reset", "-u", state.trim());
+  assert.equal(await treeOf(root), state);
+  assert.ok(await killedAt(steps - 2));
+  for (let step = 0; await killedAt(step, "recover"); step += 2);
+  await isAsBefore("recovery was killed");
+});
+
+test("what lies in a git folder and looks like a review that was killed changes nothing outside of the repository", async () => {
+  const { root, tree } = await pair({ file: "1\n" });
+  const outside = join(folder, "not-in-it");
+  await mkdir(outside);
+  await writeFile(join(outside, "precious"), "precious\n");
+  await symlink(outside, join(root, "way-out"));
+  const planted = join(root, ".git/banger-review-1-1-00000000");
+  const plant = async (journal: unknown): Promise<void> => {
+    await mkdir(planted, { recursive: true });
+    for (const name of ["old-0", "new-0"]) await writeFile(join(planted, name), "planted\n");
+    await writeFile(join(planted, "journal.json"), typeof journal === "string" ? journal : JSON.stringify(journal));
+  };
+  const { ino: inode } = await lstat(join(outside, "precious"));
+  for (const path of [
+    "../not-in-it/precious",
+    "way-out/precious",
+    "way-out/new",
+    ".git/hooks/pre-commit",
+    "\u012e\u012e\u012fnot-in-it/new",
+  ])
+    for (const step of [
+      { path, had: true },
+      { path, had: true, inode },
+      { path, had: false, inode },
+    ]) {
+      await plant({ root: outside, steps: [step], made: ["way-out/made", "../made"] });
+      await recover(tree).catch((error: unknown) => {
+        assert.ok(error instanceof BangerError && error.code === "WORKSPACE_REFUSED", String(error));
+      });
+      assert.deepEqual(await readdir(outside), ["precious"]);
+      assert.equal(await readFile(join(outside, "precious"), "utf8"), "precious\n");
+      await assert.rejects(lstat(join(root, ".git/hooks/pre-commit")), { code: "ENOENT" });
+      await rm(planted, { recursive: true, force: true });
+    }
+  for (const text of ["{", "[]", "null", '{"steps":[{}],"made":[]}', '{"steps":[],"made":[1]}']) {
+    await plant(text);
+    await assert.rejects(
+      recover(tree),
+      (error) => error instanceof BangerError && error.code === "WORKSPACE_REFUSED" && /rm -r/.test(error.hint ?? ""),
+    );
+  }
+  await rm(planted, { recursive: true });
 });
 
 test("work in submodules that were brought along is in the patch, under their folders", async () => {

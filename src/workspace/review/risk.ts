@@ -43,23 +43,28 @@ export const riskText: Record<Risk, string> = {
 const HUGE = { lines: 2000, bytes: 512 * 1024 };
 
 const hookNames =
-  /^(?:applypatch-msg|pre-applypatch|post-applypatch|pre-commit|pre-merge-commit|prepare-commit-msg|commit-msg|post-commit|pre-rebase|post-checkout|post-merge|pre-push|pre-receive|update|post-receive|post-update|reference-transaction|push-to-checkout|pre-auto-gc|post-rewrite|sendemail-validate|fsmonitor-watchman)$/;
+  /^(?:applypatch-msg|pre-applypatch|post-applypatch|pre-commit|pre-merge-commit|prepare-commit-msg|commit-msg|post-commit|pre-rebase|post-checkout|post-merge|pre-push|pre-receive|update|post-receive|post-update|reference-transaction|push-to-checkout|pre-auto-gc|post-rewrite|post-index-change|proc-receive|sendemail-validate|fsmonitor-watchman)$/;
 
 const byName: readonly (readonly [Risk, RegExp])[] = [
+  // A folder with one may be a git folder by itself, whatever its name: git in it obeys its `config`.
+  ["hook", /(?:^|\/)head$/],
   ["hook", /(?:^|\/)\.(?:husky|githooks|git-hooks)\//],
   [
     "hook",
     /(?:^|\/)(?:\.gitattributes|\.gitmodules|\.gitconfig|\.lfsconfig|\.pre-commit-config\.ya?ml|\.?lefthook[^/]*\.(?:ya?ml|toml|json)|\.lintstagedrc[^/]*|\.huskyrc[^/]*)$/,
   ],
-  ["ci", /^\.(?:github\/(?:workflows|actions)|gitea|forgejo|circleci|buildkite|woodpecker|ci|gitlab)\//],
   [
     "ci",
-    /(?:^|\/)(?:jenkinsfile[^/]*|action\.ya?ml|\.gitlab-ci[^/]*|\.travis\.ya?ml|\.drone\.ya?ml|\.cirrus\.ya?ml|\.woodpecker\.ya?ml|azure-pipelines[^/]*|bitbucket-pipelines\.ya?ml|\.?appveyor\.ya?ml|cloudbuild\.ya?ml)$/,
+    /^\.(?:github\/(?:workflows|actions)|gitea|forgejo|circleci|buildkite|woodpecker|ci|gitlab|teamcity|tekton|semaphore|azure-pipelines|azuredevops|builds)\//,
   ],
-  ["config", /(?:^|\/)\.(?:vscode|idea|devcontainer|claude|cursor|mise|cargo|direnv|zed)\//],
+  [
+    "ci",
+    /(?:^|\/)(?:jenkinsfile[^/]*|action\.ya?ml|\.gitlab-ci[^/]*|\.travis\.ya?ml|\.drone\.ya?ml|\.cirrus\.ya?ml|\.woodpecker\.ya?ml|azure-pipelines[^/]*|bitbucket-pipelines\.ya?ml|\.?appveyor\.ya?ml|cloudbuild\.ya?ml|buildspec\.ya?ml|\.build\.ya?ml)$/,
+  ],
+  ["config", /(?:^|\/)\.(?:vscode|idea|devcontainer|claude|cursor|mise|cargo|direnv|zed|helix|windsurf|ssh)\//],
   [
     "config",
-    /(?:^|\/)(?:\.envrc|\.env|\.?mise[^/]*\.toml|\.tool-versions|\.nvmrc|\.npmrc|\.yarnrc[^/]*|\.pnpmfile\.c?js|\.bunfig\.toml|\.devcontainer\.json|\.mcp\.json|agents\.md|claude\.md|\.editorconfig|\.vimrc|\.exrc|\.nvim\.lua|\.gdbinit|\.lldbinit|\.bazelrc|\.dir-locals\.el|pip\.conf|\.pypirc|\.netrc|[^/]*\.code-workspace)$/,
+    /(?:^|\/)(?:\.envrc|\.env|\.?mise[^/]*\.toml|\.tool-versions|\.nvmrc|\.npmrc|\.yarnrc[^/]*|\.pnpmfile\.c?js|\.bunfig\.toml|\.devcontainer\.json|\.mcp\.json|agents\.md|claude\.md|gemini\.md|copilot-instructions\.md|\.(?:cursor|windsurf|cline)rules|\.aider[^/]*|\.(?:bashrc|bash_profile|profile|zshrc|zshenv|inputrc|tmux\.conf)|\.editorconfig|\.vimrc|\.exrc|\.nvim\.lua|\.gdbinit|\.lldbinit|\.bazelrc|\.dir-locals\.el|pip\.conf|\.pypirc|\.netrc|[^/]*\.code-workspace)$/,
   ],
   [
     "script",

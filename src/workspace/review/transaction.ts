@@ -8,25 +8,13 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Stats } from "node:fs";
-import {
-  link,
-  lstat,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  rename,
-  rm,
-  rmdir,
-  symlink,
-  unlink,
-  writeFile,
-} from "node:fs/promises";
+import { link, lstat, mkdir, open, readdir, rename, rm, rmdir, symlink, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import { throwIfAborted } from "../../contract/progress.ts";
+import { readFileIfThere } from "../../host/files.ts";
 import { processStartTime } from "../../host/proc.ts";
-import { foldersAbove, lstatIfThere, obstacleAbove, placeOf } from "./places.ts";
+import { badPath, foldersAbove, lstatIfThere, obstacleAbove, placeOf } from "./places.ts";
 import type { Operation } from "./plan-change.ts";
 
 type Step = {
@@ -36,7 +24,7 @@ type Step = {
   /** Of what comes there, to know it again. */
   inode?: number;
 };
-type Journal = { root: string; steps: Step[] /** Folders that are made, outermost first. */; made: string[] };
+type Journal = { steps: Step[] /** Folders that are made, outermost first. */; made: string[] };
 
 const NAME = /^banger-review-(\d+)-(\d+)-[0-9a-f]{8}$/;
 const journalFile = (folder: string) => join(folder, "journal.json");
@@ -71,7 +59,7 @@ export const applyAll = async (tree: Tree, operations: readonly Operation[], sig
     await carryOut(tree.root, folder, operations, journal, signal);
     await writeFile(doneFile(folder), "");
   } catch (error) {
-    await undo(folder);
+    await undo(tree.root, folder);
     throw error;
   }
   await rm(folder, { recursive: true, force: true });
@@ -124,7 +112,7 @@ const stage = async (root: string, folder: string, operations: readonly Operatio
         if (!(await lstatIfThere(placeOf(root, above)))?.isDirectory()) made.add(above);
     steps.push({ path, had: before !== undefined, ...(after ? { inode: (await lstat(place)).ino } : {}) });
   }
-  return { root, steps, made: [...made].sort() };
+  return { steps, made: [...made].sort() };
 };
 
 const keepOwner = async (
@@ -199,16 +187,16 @@ const removeEmptied = async (root: string, removals: readonly Operation[]): Prom
 };
 
 /** Puts everything back. What somebody has changed since is theirs and stays. @returns paths of those */
-const undo = async (folder: string): Promise<string[]> => {
-  const journal = await readJournal(folder);
-  const { root, steps, made } = journal ?? { root: "", steps: [], made: [] };
+const undo = async (root: string, folder: string): Promise<string[]> => {
+  const { steps, made } = (await readJournal(folder)) ?? { steps: [], made: [] };
   const foreign: string[] = [];
   const numbered = [...steps.entries()].reverse();
   // What came goes first: it may stand where a folder was, or be a folder where a file was.
   for (const [index, step] of numbered.filter(([, { inode }]) => inode !== undefined))
     if (!(await undoStep(root, folder, index, step))) foreign.push(step.path);
   for (const path of [...made].reverse())
-    await rmdir(placeOf(root, path)).catch(unless("ENOTEMPTY", "EEXIST", "ENOENT", "ENOTDIR"));
+    if (!(await isOutOfReach(root, path)))
+      await rmdir(placeOf(root, path)).catch(unless("ENOTEMPTY", "EEXIST", "ENOENT", "ENOTDIR"));
   for (const [index, step] of numbered.filter(([, { inode }]) => inode === undefined))
     if (!(await undoStep(root, folder, index, step))) foreign.push(step.path);
   await rm(folder, { recursive: true, force: true });
@@ -217,6 +205,8 @@ const undo = async (folder: string): Promise<string[]> => {
 
 /** @returns false where somebody else's stands in the place */
 const undoStep = async (root: string, folder: string, index: number, { path, had, inode }: Step): Promise<boolean> => {
+  const old = had ? await lstatIfThere(oldFile(folder, index)) : undefined;
+  if (await isOutOfReach(root, path)) return old === undefined;
   const place = placeOf(root, path);
   const now = await lstatIfThere(place);
   const ours = now !== undefined && now.ino === inode;
@@ -224,7 +214,6 @@ const undoStep = async (root: string, folder: string, index: number, { path, had
     if (ours) await unlink(place);
     return true;
   }
-  const old = await lstatIfThere(oldFile(folder, index));
   if (!old || old.ino === now?.ino) return true;
   if (now && !ours) return false;
   for (const above of foldersAbove(path)) await mkdir(placeOf(root, above)).catch(unless("EEXIST"));
@@ -232,23 +221,42 @@ const undoStep = async (root: string, folder: string, index: number, { path, had
   return true;
 };
 
+/** The git folder may be somebody else's work, and so may its journal be: nothing is put back outside of the working tree, or through a link. */
+const isOutOfReach = async (root: string, path: string): Promise<boolean> =>
+  badPath(path) !== undefined || (await obstacleAbove(root, path)) !== undefined;
+
+const isPath = (value: unknown): boolean => typeof value === "string" && !/[^\0-\xff]/.test(value);
+
+const isJournal = (value: unknown): value is Journal => {
+  const { steps, made } = (value ?? {}) as Partial<Record<keyof Journal, unknown>>;
+  return (
+    Array.isArray(made) &&
+    made.every(isPath) &&
+    Array.isArray(steps) &&
+    steps.every((step: Partial<Step> | null) => isPath(step?.path) && typeof step?.had === "boolean")
+  );
+};
+
 const readJournal = async (folder: string): Promise<Journal | undefined> => {
+  const text = await readFileIfThere(journalFile(folder));
+  // Killed before its first change.
+  if (text === undefined) return undefined;
   try {
-    return JSON.parse(await readFile(journalFile(folder), "utf8")) as Journal;
+    const value: unknown = JSON.parse(text);
+    if (isJournal(value)) return value;
   } catch (error) {
-    // Killed before its first change.
-    if (errnoOf(error) === "ENOENT") return undefined;
-    throw error;
+    if (!(error instanceof SyntaxError)) throw error;
   }
+  throw new BangerError("WORKSPACE_REFUSED", `${folder} is no record of a review that banger has made`, {
+    hint: `look at it, then remove it: rm -r '${folder}'`,
+  });
 };
 
 /**
  * Undoes what was killed while it applied.
  * @returns whether there was such a thing, and paths that somebody has changed since, which stay
  */
-export const recover = async ({
-  gitFolder,
-}: Pick<Tree, "gitFolder">): Promise<{ undone: boolean; foreign: string[] }> => {
+export const recover = async ({ root, gitFolder }: Tree): Promise<{ undone: boolean; foreign: string[] }> => {
   const result = { undone: false, foreign: [] as string[] };
   for (const name of await readdir(gitFolder)) {
     const [, pid, start] = NAME.exec(name) ?? [];
@@ -257,7 +265,7 @@ export const recover = async ({
     const isDone = (await lstatIfThere(Buffer.from(doneFile(folder)))) !== undefined;
     result.undone ||= !isDone && (await readJournal(folder)) !== undefined;
     if (isDone) await rm(folder, { recursive: true, force: true });
-    else result.foreign.push(...(await undo(folder)));
+    else result.foreign.push(...(await undo(root, folder)));
   }
   return result;
 };
