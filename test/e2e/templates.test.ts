@@ -148,10 +148,15 @@ test("a Debian with systemd goes on from where it stood, its services too, also 
   await ok("image", "warm", GOLDEN, "--vcpu", "2", "--memory", "512M", "--disk-size", "8G");
   await ok("vm", "run", "-d", "--name", "full", "--disk-size", "8G", ...flags);
   assert.equal((await show("full")).restored, "template");
+  const waits = ["sh", "-c", "systemctl show -p Version | head -c 8; logger -p user.info heard; cat /proc/self/cgroup"];
+  const first = await ok("vm", "run", "--rm", "--disk-size", "8G", ...flags, "--", ...waits);
+  assert.match(first.stdout, /^Version=.*0::\/\n$/s);
   // It holds what it was restored from.
   for (const key of await templates()) await rm(join(state(), "templates", key), { recursive: true });
   assert.match(await exec("full", "systemctl is-system-running || true"), /running|degraded/);
   assert.equal((await ok("vm", "ssh", "full", "--", "hostname")).stdout, "full\n");
+  // What stood still for its first command goes on, whether that ends or waits for it.
+  assert.equal(await exec("full", "cat /sys/fs/cgroup/*/cgroup.freeze | sort -u"), "0\n");
   await exec("full", "systemd-run --quiet --on-active=1 --timer-property=AccuracySec=10ms touch /run/fired");
   await exec("full", "timeout 20 sh -c 'until [ -e /run/fired ]; do sleep 0.1; done'");
   // Lists of packages are much to read for an emulated CPU.

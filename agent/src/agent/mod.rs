@@ -11,6 +11,7 @@ use crate::boot::Booted;
 use crate::channel::{self, Channel};
 use crate::frame::{Decoder, Kind};
 use crate::identity::hold::Hold;
+use crate::identity::still::Still;
 use crate::mux::outbox::Outbox;
 use crate::mux::stream::{Outcome, Stream};
 use crate::process::launch::Launcher;
@@ -83,6 +84,10 @@ pub struct Agent {
     hold: Option<Hold>,
     /// When they are, if nobody has looked before.
     identity_due: Option<Instant>,
+    /// The image's services, until a clone's first command has had its turn.
+    still: Option<Still>,
+    /// When they go on, if that has not ended before.
+    still_due: Option<Instant>,
     boot: Booted,
 }
 
@@ -112,6 +117,8 @@ impl Agent {
             unconfigured: false,
             hold: None,
             identity_due: None,
+            still: None,
+            still_due: None,
             boot,
         };
         agent.watch_all()?;
@@ -160,6 +167,7 @@ impl Agent {
             self.flush();
             self.pass_stopping();
             self.pass_identity();
+            self.pass_stillness();
         }
     }
 
@@ -170,7 +178,15 @@ impl Agent {
             return 0;
         }
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        match self.deadlines.iter().map(|deadline| deadline.at).chain(stop).chain(self.identity_due).min() {
+        match self
+            .deadlines
+            .iter()
+            .map(|deadline| deadline.at)
+            .chain(stop)
+            .chain(self.identity_due)
+            .chain(self.still_due)
+            .min()
+        {
             // Rounded up, or the loop would wake just before its time.
             Some(at) => at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1,
             None => -1,

@@ -1,10 +1,12 @@
 //! OPEN: what each operation starts.
 
 use super::{Agent, Init, SLOT_SINK};
+use crate::console::say;
 use crate::failure::Failure;
 use crate::frame::Kind;
 use crate::identity::files::Files;
 use crate::identity::hold::{Hold, Job};
+use crate::identity::still::Still;
 use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Request};
@@ -20,6 +22,8 @@ use std::time::{Duration, Instant};
 const STREAMS_MAX: usize = 8192;
 /// How long the files of a clone's identity wait for a first look before they are written all the same: its first command comes first.
 const IDENTITY_DELAY: Duration = Duration::from_millis(400);
+/// How long the services of a clone stand still for a first command that does not end: it may be one that waits for them.
+const STILL_LIMIT: Duration = Duration::from_millis(150);
 
 impl Agent {
     pub(super) fn open(&mut self, wire: u32, body: &[u8]) {
@@ -39,6 +43,9 @@ impl Agent {
         let nobody = self.unconfigured || self.hold.as_ref().is_some_and(Hold::has_failed);
         if nobody && !matches!(request, Request::Configure(_)) {
             return Err(Failure::new("EAGAIN", "the guest could not become who it is to be"));
+        }
+        if matches!(request, Request::Dial(_) | Request::Sync | Request::Shutdown(_)) {
+            self.still = None;
         }
         match request {
             Request::Exec(exec) => self.start_process(wire, &exec),
@@ -72,6 +79,9 @@ impl Agent {
             Request::Configure(configure) => self.configure(wire, configure),
             Request::Hold => {
                 self.hold = Some(Hold::new(&configure::IDENTITY)?);
+                if matches!(self.init, Init::Started(_)) {
+                    self.still = Still::new().map_err(|error| say(&format!("services go on: {error}"))).ok();
+                }
                 self.reply(wire, json!({}))
             }
             Request::Shutdown(shutdown) => self.shutdown(wire, &shutdown),
@@ -153,6 +163,7 @@ impl Agent {
             self.launcher.defaults.clone_from(env);
         }
         self.write_identity(request)?;
+        self.still_due = self.still.as_ref().map(|_| Instant::now() + STILL_LIMIT);
         self.unconfigured = false;
         if !first {
             return self.reply(wire, json!({}));
@@ -195,6 +206,13 @@ impl Agent {
         self.hold.as_ref().map_or(Ok(()), Hold::finish)
     }
 
+    /// Lets the image's services go on when it is their turn.
+    pub(super) fn pass_stillness(&mut self) {
+        if self.still_due.is_some_and(|due| due <= Instant::now()) {
+            (self.still, self.still_due) = (None, None);
+        }
+    }
+
     pub(super) fn pass_identity(&mut self) {
         if self.identity_due.is_none_or(|due| due > Instant::now()) {
             return;
@@ -202,7 +220,7 @@ impl Agent {
         self.identity_due = None;
         if let Some(Err(error)) = self.hold.as_ref().map(Hold::finish_aside) {
             // It is written at the first look, then.
-            crate::console::say(&format!("the guest's identity is not written yet: {error}"));
+            say(&format!("the guest's identity is not written yet: {error}"));
         }
     }
 }

@@ -6,3 +6,4 @@ pub mod hold;
 pub mod hosts;
 pub mod ids;
 pub mod ssh;
+pub mod still;

@@ -165,8 +165,13 @@ unsafe fn become_program(plan: &Plan) -> bool {
 unsafe fn execute(shared: &Shared) -> Failed {
     let mut failed = Failed { stage: Stage::Exec, errno: libc::ENOENT, program: 0 };
     for (program, path) in shared.plan.programs.iter().enumerate() {
+        // A look costs far less than an attempt, for which the kernel first makes an address space.
         // SAFETY: as in `run`; both vectors end with a null pointer.
-        unsafe { libc::execve(path.as_ptr(), shared.argv.as_ptr(), shared.environment.as_ptr()) };
+        unsafe {
+            if libc::access(path.as_ptr(), libc::F_OK) == 0 || errno() != libc::ENOENT {
+                libc::execve(path.as_ptr(), shared.argv.as_ptr(), shared.environment.as_ptr());
+            }
+        }
         match errno() {
             libc::ENOENT | libc::ENOTDIR => {}
             libc::EACCES => failed = Failed { errno: libc::EACCES, program, ..failed },

@@ -100,5 +100,7 @@ export const qemuArguments = (
   ...inheritedSocket("control", inherited.control),
   "-mon",
   "chardev=control,mode=control",
-  ...(netdev && spec.nic ? ["-netdev", netdev, "-device", `virtio-net-device,netdev=net0,mac=${spec.nic.mac}`] : []),
+  ...(netdev && spec.nic
+    ? ["-netdev", netdev, "-device", `virtio-net-device,netdev=net0,guest_announce=off,mac=${spec.nic.mac}`]
+    : []),
 ];
