@@ -296,6 +296,9 @@ while True:
   );
   await exec("db", "timeout 60 sh -c 'until journalctl -u writer | grep -q writing; do sleep 0.2; done'");
   const names = (await ok("vm", "fork", "db", "-n", "2")).stdout.trim().split("\n");
+  // Its services stood still while it was saved, and nobody could read whose it is.
+  const source = await exec("db", "cat /sys/fs/cgroup/*/cgroup.freeze | sort -u; cat /etc/hostname");
+  assert.equal(source, "0\ndb\n");
   const check = `import sqlite3; db = sqlite3.connect("/root/d.db"); print(db.execute("pragma integrity_check").fetchone()[0], db.execute("select count(*) = max(n) and count(*) >= 5 from t").fetchone()[0])`;
   for (const name of names) {
     await exec(name, "systemctl is-active writer");

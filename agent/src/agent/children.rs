@@ -36,8 +36,10 @@ impl Agent {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
-        // Once its end is on its way to the host.
-        self.still_due = self.still.as_ref().map(|_| Instant::now());
+        // Once its end is on its way to the host. What ran before the guest was copied has had its turn there.
+        if stream.wire.is_some() {
+            self.still_due = self.still.as_ref().map(|_| Instant::now());
+        }
         stream.outcome = Some(if libc::WIFSIGNALED(status) {
             Outcome::Signal(libc::WTERMSIG(status))
         } else {

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 /// Version of the protocol.
 const VERSION: u32 = 1;
 /// What the first agents of this version did not know: a host asks for these only where they are named.
-const FEATURES: [&str; 4] = ["dial_udp", "dial_window", "watch_listeners", "whose"];
+const FEATURES: [&str; 5] = ["dial_udp", "dial_window", "hold_limit", "watch_listeners", "whose"];
 /// Bytes of one request, all its OPEN frames together.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of all requests of which only a part has come.

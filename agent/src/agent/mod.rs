@@ -88,6 +88,8 @@ pub struct Agent {
     still: Option<Still>,
     /// When they go on, if that has not ended before.
     still_due: Option<Instant>,
+    /// When the hold ends by itself: this guest is no clone, then.
+    hold_due: Option<Instant>,
     boot: Booted,
 }
 
@@ -119,6 +121,7 @@ impl Agent {
             identity_due: None,
             still: None,
             still_due: None,
+            hold_due: None,
             boot,
         };
         agent.watch_all()?;
@@ -168,6 +171,7 @@ impl Agent {
             self.pass_stopping();
             self.pass_identity();
             self.pass_stillness();
+            self.pass_hold();
         }
     }
 
@@ -185,6 +189,7 @@ impl Agent {
             .chain(stop)
             .chain(self.identity_due)
             .chain(self.still_due)
+            .chain(self.hold_due)
             .min()
         {
             // Rounded up, or the loop would wake just before its time.

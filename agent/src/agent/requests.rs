@@ -77,11 +77,17 @@ impl Agent {
                 self.reply(wire, json!({}))
             }
             Request::Configure(configure) => self.configure(wire, configure),
-            Request::Hold => {
+            Request::Hold(request) => {
+                self.finish_identity()?;
                 self.hold = Some(Hold::new(&configure::IDENTITY)?);
                 if matches!(self.init, Init::Started(_)) {
                     self.still = Still::new().map_err(|error| say(&format!("services go on: {error}"))).ok();
                 }
+                self.hold_due = request.limit_ms.map(|limit| Instant::now() + Duration::from_millis(limit));
+                self.reply(wire, json!({}))
+            }
+            Request::Release => {
+                self.release();
                 self.reply(wire, json!({}))
             }
             Request::Shutdown(shutdown) => self.shutdown(wire, &shutdown),
@@ -158,6 +164,7 @@ impl Agent {
         if init.is_some() && !self.streams.is_empty() {
             return Err(Failure::new("EBUSY", "the init must be started before any other stream is open"));
         }
+        self.hold_due = None;
         configure::apply(&request, first)?;
         if let Some(env) = &request.env {
             self.launcher.defaults.clone_from(env);
@@ -204,6 +211,22 @@ impl Agent {
     pub(super) fn finish_identity(&mut self) -> Result<(), Failure> {
         self.identity_due = None;
         self.hold.as_ref().map_or(Ok(()), Hold::finish)
+    }
+
+    /// Ends what `hold` began, in a guest that stays who it is.
+    fn release(&mut self) {
+        if self.hold_due.take().is_some() {
+            if let Some(hold) = self.hold.take() {
+                hold.let_go();
+            }
+            self.still = None;
+        }
+    }
+
+    pub(super) fn pass_hold(&mut self) {
+        if self.hold_due.is_some_and(|due| due <= Instant::now()) {
+            self.release();
+        }
     }
 
     /// Lets the image's services go on when it is their turn.

@@ -79,6 +79,15 @@ impl Hold {
         None
     }
 
+    /// Lets go of files that say already who this guest is: it stays who it was.
+    pub fn let_go(&self) {
+        let mut state = self.lock();
+        if matches!(*state, State::Waiting(_)) {
+            *state = State::Written;
+        }
+        self.0.told.notify_all();
+    }
+
     /// Does now what was told, if nobody has looked meanwhile; waits for it where it is being done. Fails again where that has failed.
     pub fn finish(&self) -> Result<(), Failure> {
         let mut state = self.lock();
@@ -222,6 +231,20 @@ mod tests {
         assert_eq!(receive.recv().expect("read").expect("there"), "after\n");
         looker.join().expect("ended");
         hold.finish().expect("nothing left to do");
+        assert!(hold.tell(job(&path)).is_some());
+        fs::remove_dir_all(path.parent().expect("a folder")).expect("removed");
+    }
+
+    #[test]
+    fn a_guest_that_stays_who_it_is_shows_its_files_as_they_were() {
+        let Some((path, hold)) = held("let-go") else { return };
+        let (send, receive) = mpsc::channel();
+        let looked = path.clone();
+        let looker = std::thread::spawn(move || send.send(fs::read_to_string(looked)).expect("heard"));
+        assert!(receive.recv_timeout(std::time::Duration::from_millis(50)).is_err());
+        hold.let_go();
+        assert_eq!(receive.recv().expect("read").expect("there"), "before\n");
+        looker.join().expect("ended");
         assert!(hold.tell(job(&path)).is_some());
         fs::remove_dir_all(path.parent().expect("a folder")).expect("removed");
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     Configure(Box<Configure>),
-    Hold,
+    Hold(Hold),
+    Release,
     Exec(Exec),
     Read(Read),
     Write(Write),
@@ -41,6 +42,12 @@ pub struct Configure {
     /// After `hold`: the files of the identity are written when somebody opens one, or a moment later.
     #[serde(default)]
     pub lazy: bool,
+}
+
+#[derive(Deserialize)]
+pub struct Hold {
+    /// After so long without a `configure` it ends as by `release`.
+    pub limit_ms: Option<u64>,
 }
 
 #[derive(Deserialize, Clone, PartialEq)]

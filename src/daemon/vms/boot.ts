@@ -1,4 +1,5 @@
 /** From a recorded VM to a guest that answers: disks, VMM, greeting, configuration, init. */
+import { releaseGuest } from "./hold.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import { performance } from "node:perf_hooks";
 import { BangerError } from "../../contract/errors.ts";
@@ -136,7 +137,12 @@ export const greetGuest = async (
       keys.catch(() => undefined);
       const connect = async () => connectGuest({ channel: await machine.openAgentChannel(), epoch, onEvent }, limited);
       const greeted = there ?? connect();
-      if (origin === "known") return { connection: await greeted, notes: [] };
+      if (origin === "known") {
+        const connection = await greeted;
+        // A daemon before this one may have died while it saved the guest.
+        releaseGuest(connection);
+        return { connection, notes: [] };
+      }
       // Looked up while the guest comes up.
       const guestNetwork = async () => (await services.driver.host()).network.guest();
       const known = Promise.all([
