@@ -19,6 +19,7 @@ import {
   OTHER_RESOLVER,
   OWN,
   RESOLVER,
+  RESOLVER6,
   TRANSLATED,
   WEB,
   type World,
@@ -222,6 +223,37 @@ test("a policy by name, suffix, network, port and protocol; so in forks, after s
   await holds("again");
   assert.deepEqual((await host.json<Vm>("vm", "show", "again")).network, "policy");
   await ok("vm", "delete", "again");
+});
+
+test("a guest has the protocols that its host has when it starts, and nothing is left of one that has gone", async () => {
+  const start = async (): Promise<string> => {
+    await ok("vm", "sleep", "strict");
+    const { stdout } = await ok(
+      "vm",
+      "exec",
+      "strict",
+      "--",
+      "cat",
+      "/proc/net/if_inet6",
+      "/proc/net/ipv6_route",
+      "/etc/resolv.conf",
+    );
+    return stdout.replaceAll(/^fe80.*\n/gm, "");
+  };
+  const six: Target = ["tcp6", "www.world.test", 80];
+  const four: Target = ["tcp4", "www.world.test", 80];
+  const [answers6, answers4] = [`internet ${WEB.six(80)}`, `internet ${WEB.four(80)}`];
+  await world.setWaysOut({ four: true, six: false });
+  assert.doesNotMatch(await start(), /^fd62|^0{32} 00 .* eth0$/m);
+  assert.deepEqual(await visit("strict", six, four), ["Network is unreachable", answers4]);
+  await world.setWaysOut({ four: false, six: true });
+  await world.setResolvers(RESOLVER6);
+  assert.match(await start(), /^fd62616e67657200[\s\S]*^nameserver fd62:616e:6765:7200::3$/m);
+  assert.deepEqual(await visit("strict", six, four), [answers6, "Network is unreachable"]);
+  await world.setWaysOut({ four: true, six: true });
+  await world.setResolvers(RESOLVER);
+  assert.match(await start(), /^nameserver 10\.0\.2\.3$/m);
+  await holds("strict");
 });
 
 /** Speaks with the other side without end, and says how it ended. */

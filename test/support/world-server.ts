@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import type { Answers } from "./world.ts";
 
 const [name = "", ...addresses] = process.argv.slice(2);
-const DNS = "203.0.113.53";
+const DNS = ["203.0.113.53", "2001:db8:1::53"];
 let visits: string[] = [];
 let zone: Record<string, Answers> = {};
 const asked = new Map<string, number>();
@@ -72,7 +72,7 @@ const answer = (query: Buffer): Buffer => {
 const serveUdp = async (address: string, port: number): Promise<void> => {
   const socket = createSocket(address.includes(":") ? "udp6" : "udp4");
   socket.on("message", (message, from) => {
-    const resolves = address === DNS && port === 53;
+    const resolves = DNS.includes(address) && port === 53;
     if (!resolves) visits.push(`udp ${address}:${port}`);
     socket.send(resolves ? answer(message) : `${name} ${address}\n`, from.port, from.address);
   });

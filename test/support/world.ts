@@ -26,6 +26,7 @@ export const METADATA = "169.254.169.254";
 export const WEB = { four: (n: number) => `203.0.113.${n}`, six: (n: number) => `2001:db8:1::${n}` };
 /** Where it answers DNS, and where somebody else does. */
 export const RESOLVER = WEB.four(53);
+export const RESOLVER6 = WEB.six(53);
 export const OTHER_RESOLVER = WEB.four(54);
 /** Private addresses behind the Internet's router: nobody's here, and yet a way leads there. */
 export const BEYOND = ["10.77.0.5", "100.64.7.7", "fd77::5"];
@@ -48,7 +49,15 @@ export type Machine = {
   /** How many pings its kernel has heard, over IPv4 and IPv6. */
   pings(): Promise<number>;
 };
-export type World = AsyncDisposable & { here: Machine; lan: Machine; internet: Machine };
+export type World = AsyncDisposable & {
+  here: Machine;
+  lan: Machine;
+  internet: Machine;
+  /** Which protocols lead from here to the Internet. */
+  setWaysOut(ways: { four: boolean; six: boolean }): Promise<void>;
+  /** Whom this machine asks for names. */
+  setResolvers(...addresses: string[]): Promise<void>;
+};
 
 const inside = (pid: number): string[] => [
   "nsenter",
@@ -100,8 +109,7 @@ const startMachine = async (
 const pingScript = `awk '/^Icmp:/ { if (!seen++) for (i = 1; i <= NF; i++) at[$i] = i; else sum += $at["InEchos"] }
   $1 == "Icmp6InEchos" { sum += $2 } END { print sum + 0 }' /proc/net/snmp /proc/net/snmp6`;
 
-/** @param six whether the world has IPv6 */
-export const makeWorld = async ({ six = true }: { six?: boolean } = {}): Promise<World> => {
+export const makeWorld = async (): Promise<World> => {
   const folder = await mkdtemp(join(tmpdir(), "world-"));
   const children: ChildProcess[] = [];
   const end = async (): Promise<void> => {
@@ -122,8 +130,11 @@ export const makeWorld = async ({ six = true }: { six?: boolean } = {}): Promise
     const other = () => holder([...inside(own.pid), "unshare", "--net"]);
     const [lan, internet] = await Promise.all([other(), other()]);
     children.push(lan, internet);
-    await writeFile(join(folder, "resolv.conf"), `nameserver ${RESOLVER}\n`);
-    const add6 = (device: string, address: string) => (six ? `ip address add ${address} dev ${device} nodad` : "true");
+    // Written over, never replaced: it is mounted.
+    const setResolvers = (...addresses: string[]) =>
+      writeFile(join(folder, "resolv.conf"), addresses.map((address) => `nameserver ${address}\n`).join(""));
+    await setResolvers(RESOLVER);
+    const add6 = (device: string, address: string) => `ip address add ${address} dev ${device} nodad`;
     await runScript(
       inside(own.pid),
       `mount --bind ${join(folder, "resolv.conf")} /etc/resolv.conf
@@ -140,29 +151,30 @@ export const makeWorld = async ({ six = true }: { six?: boolean } = {}): Promise
     const numbers = [53, 54, ...Array.from({ length: 10 }, (_, index) => 80 + index)];
     const four = [METADATA, ...numbers.map(WEB.four), ...BEYOND.filter((address) => !address.includes(":"))];
     const beyond6 = [...BEYOND.filter((address) => address.includes(":")), ...TRANSLATED];
-    const sixes = six ? [...numbers.map(WEB.six), ...beyond6] : [];
+    const sixes = [...numbers.map(WEB.six), ...beyond6];
     await runScript(
       inside(internet.pid),
       `ip link set lo up; ip address add 198.51.100.1/24 dev eth0; ${add6("eth0", "2001:db8:ffff::1/64")}; ip link set eth0 up
       for address in ${four.join(" ")}; do ip address add $address/32 dev lo; done
       for address in ${sixes.join(" ")}; do ip address add $address/128 dev lo nodad; done`,
     );
-    // The way out is there when the other end is.
-    await runScript(
-      inside(own.pid),
-      `ip route add default via 198.51.100.1; ${six ? "ip -6 route add default via 2001:db8:ffff::1" : "true"}`,
-    );
-    const lan6 = six ? [LAN.six] : [];
-    const own6 = six ? [OWN.six, "::1", "2001:db8:ffff::2"] : [];
+    const setWaysOut: World["setWaysOut"] = async (ways) => {
+      const four = ways.four ? "replace default via 198.51.100.1" : "flush default";
+      const six = ways.six ? "replace default via 2001:db8:ffff::1" : "flush default";
+      await runScript(inside(own.pid), `ip route ${four}; ip -6 route ${six}`);
+    };
+    // The other end is there.
+    await setWaysOut({ four: true, six: true });
+    const own6 = [OWN.six, "::1", "2001:db8:ffff::2"];
     const started = await Promise.all([
       startMachine("here", own.pid, [OWN.four, "127.0.0.1", "198.51.100.2", ...own6]),
-      startMachine("lan", lan.pid, [LAN.four, ...lan6]),
+      startMachine("lan", lan.pid, [LAN.four, LAN.six]),
       startMachine("internet", internet.pid, ["198.51.100.1", ...four, ...sixes]),
     ]);
     children.push(...started.map(({ child }) => child));
     const [here, near, far] = started.map(({ machine }) => machine);
     if (!here || !near || !far) throw new Error("three machines");
-    return { here, lan: near, internet: far, [Symbol.asyncDispose]: end };
+    return { here, lan: near, internet: far, setWaysOut, setResolvers, [Symbol.asyncDispose]: end };
   } catch (error) {
     await end();
     throw error;
