@@ -203,6 +203,19 @@ const holds = async (vm: string): Promise<void> =>
     vm,
   );
 
+test("a network that this machine joins is near from that moment on, and not when it has left it", async () => {
+  const targets = [web("tcp4", 84, 80)[0], web("tcp6", 84, 80)[0]];
+  const answers = [web("tcp4", 84, 80)[1], web("tcp6", 84, 80)[1]];
+  assert.deepEqual(await visit("box", ...targets), answers);
+  const subnets = [`${WEB.four(94)}/28`, "2001:db8:1::ffff/64"];
+  for (const subnet of subnets) await world.join(subnet);
+  while ((await visit("box", ...targets)).some((said) => said !== REFUSED));
+  // They can still be reached.
+  assert.deepEqual(await visitFromHere(...targets), answers);
+  for (const subnet of subnets) await world.leave(subnet);
+  while ((await visit("box", ...targets)).some((said) => said === REFUSED));
+});
+
 test("a policy by name, suffix, network, port and protocol; so in forks, after sleep, from a saved machine, and after the daemon's end", async () => {
   const rules = [...FILTERED, ...NETWORKS].map((rule) => `--allow=${rule}`);
   const strict = ["--net", "policy", "--deny", WEB.four(85), ...rules];

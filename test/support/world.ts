@@ -57,6 +57,9 @@ export type World = AsyncDisposable & {
   setWaysOut(ways: { four: boolean; six: boolean }): Promise<void>;
   /** Whom this machine asks for names. */
   setResolvers(...addresses: string[]): Promise<void>;
+  /** This machine comes to be on another network, by this address, or leaves it. */
+  join(subnet: string): Promise<void>;
+  leave(subnet: string): Promise<void>;
 };
 
 const inside = (pid: number): string[] => [
@@ -174,7 +177,21 @@ export const makeWorld = async (): Promise<World> => {
     children.push(...started.map(({ child }) => child));
     const [here, near, far] = started.map(({ machine }) => machine);
     if (!here || !near || !far) throw new Error("three machines");
-    return { here, lan: near, internet: far, setWaysOut, setResolvers, [Symbol.asyncDispose]: end };
+    const address = async (verb: string, subnet: string): Promise<void> =>
+      void (await runScript(
+        inside(own.pid),
+        `ip address ${verb} ${subnet} dev lan0 ${verb === "add" ? "noprefixroute" : ""}`,
+      ));
+    return {
+      here,
+      lan: near,
+      internet: far,
+      setWaysOut,
+      setResolvers,
+      join: (subnet) => address("add", subnet),
+      leave: (subnet) => address("delete", subnet),
+      [Symbol.asyncDispose]: end,
+    };
   } catch (error) {
     await end();
     throw error;

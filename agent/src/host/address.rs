@@ -1,5 +1,6 @@
 //! Whose an address is: of the host alone, of somebody's own network, or of the world.
 
+use crate::net::netlink::Subnet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The network between a guest and passt, and where it answers DNS (`docs/vmm.md`).
@@ -66,6 +67,10 @@ impl Cidr {
         Some(Cidr { address, bits })
     }
 
+    pub fn of(subnet: &Subnet) -> Cidr {
+        Cidr { address: subnet.address, bits: subnet.prefix.into() }
+    }
+
     pub fn holds(self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
@@ -118,8 +123,8 @@ pub fn is_never(address: IpAddr) -> bool {
 }
 
 /// What is somebody's own, or the host's, by the networks that it is on.
-pub fn is_near(address: IpAddr, local: &[Cidr]) -> bool {
-    local.iter().chain(&PRIVATE).any(|network| network.may_hold(address))
+pub fn is_near<'a>(address: IpAddr, mut local: impl Iterator<Item = &'a Cidr>) -> bool {
+    PRIVATE.iter().any(|network| network.may_hold(address)) || local.any(|network| network.may_hold(address))
 }
 
 #[cfg(test)]
@@ -204,10 +209,10 @@ mod tests {
             "2001:0:a00:1::",
             "2001:0:808:808:0:0:f5ff:fffe",
         ] {
-            assert!(is_near(address(near), &local), "{near}");
+            assert!(is_near(address(near), local.iter()), "{near}");
         }
         for far in ["8.8.8.8", "2001:db8:8::9", "2600::1", "64:ff9b::8.8.8.8", "2002:808:808::1"] {
-            assert!(!is_near(address(far), &local), "{far}");
+            assert!(!is_near(address(far), local.iter()), "{far}");
         }
     }
 }

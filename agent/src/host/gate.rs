@@ -1,5 +1,7 @@
 //! The policy at work: judges what a guest sends, answers what it refuses, writes it down, and takes up the rules anew when their file changes.
 
+use super::address::Cidr;
+use super::attached::Attached;
 use super::names::{Names, told_by};
 use super::packet::{Destination, ICMP, ICMPV6, TCP, UDP};
 use super::policy::{Policy, Verdict};
@@ -43,6 +45,8 @@ struct Told {
 pub struct Gate {
     path: PathBuf,
     policy: RwLock<Policy>,
+    /// Networks that the host is on, besides those that the rules name.
+    attached: RwLock<Vec<Cidr>>,
     names: Mutex<Names>,
     told: Mutex<Told>,
     /// To the peers of a team, from when the rules first name one.
@@ -75,8 +79,8 @@ impl Refused {
 }
 
 impl Gate {
-    /// Reads the rules, and goes on reading them when they change. `deliver` gives the guest what comes from its team.
-    pub fn open(path: &Path, deliver: Arc<Deliver>) -> io::Result<Arc<Gate>> {
+    /// Reads the rules, and goes on reading them when they change. `deliver` gives the guest what comes from its team. `attached`: whom to ask about the host's networks.
+    pub fn open(path: &Path, deliver: Arc<Deliver>, attached: Option<Attached>) -> io::Result<Arc<Gate>> {
         // Watched first, so that no change is missed.
         let changes = watch(path)?;
         let policy = read(path)?;
@@ -89,10 +93,15 @@ impl Gate {
             policy: RwLock::new(policy),
             wire,
             deliver,
+            attached: RwLock::default(),
             names: Mutex::default(),
             told: Mutex::default(),
             asking,
         });
+        if let Some(attached) = attached {
+            let watched = gate.clone();
+            thread::spawn(move || watched.stay_attached(attached));
+        }
         let watched = gate.clone();
         thread::spawn(move || watched.follow(&changes));
         Ok(gate)
@@ -100,7 +109,8 @@ impl Gate {
 
     pub fn admit(&self, frame: &[u8]) -> Admission {
         let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
-        match policy.judge(frame, &self.names) {
+        let attached = self.attached.read().unwrap_or_else(PoisonError::into_inner);
+        match policy.judge(frame, &attached, &self.names) {
             Verdict::Pass => policy.team.answer(frame).map_or(Admission::Pass, Admission::Answer),
             Verdict::Team => {
                 if let Some(wire) = &*self.wire.read().unwrap_or_else(PoisonError::into_inner) {
@@ -187,6 +197,17 @@ impl Gate {
                 let _ = writeln!(io::stderr(), "team not joined: {error}");
                 None
             });
+        }
+    }
+
+    /// Those that were there when the rules were written are in them.
+    fn stay_attached(&self, mut attached: Attached) {
+        while let Ok(networks) = attached.networks() {
+            *self.attached.write().unwrap_or_else(PoisonError::into_inner) = networks;
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).destinations.clear();
+            if attached.wait().is_err() {
+                return;
+            }
         }
     }
 
@@ -296,7 +317,7 @@ mod tests {
         let (got, frames) = std::sync::mpsc::channel::<Vec<u8>>();
         let got = Mutex::new(got);
         let deliver = move |frame: &[u8]| drop(got.lock().expect("unpoisoned").send(frame.to_vec()));
-        let gate = Gate::open(&path, Arc::new(deliver)).expect("a gate");
+        let gate = Gate::open(&path, Arc::new(deliver), None).expect("a gate");
         let frame = super::super::packet::tests::frame([8, 8, 8, 8], TCP, 443);
         assert!(matches!(gate.admit(&frame), Admission::Drop));
         let (mut stream, _) = listener.accept().expect("a question");
@@ -324,7 +345,7 @@ mod tests {
         let (got, frames) = std::sync::mpsc::channel::<Vec<u8>>();
         let got = Mutex::new(got);
         let deliver = move |frame: &[u8]| drop(got.lock().expect("unpoisoned").send(frame.to_vec()));
-        let _gate = Gate::open(&path, Arc::new(deliver)).expect("a gate");
+        let _gate = Gate::open(&path, Arc::new(deliver), None).expect("a gate");
         let socket = folder.join("team.sock");
         fs::write(folder.join("new"), format!("team 10.0.3.2 02:00:00:00:00:09 {}", socket.display())).expect("rules");
         fs::rename(folder.join("new"), &path).expect("in place");
@@ -347,7 +368,7 @@ mod tests {
         fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("rules");
         fs::write(&path, "default deny").expect("rules");
-        let gate = Gate::open(&path, Arc::new(|_: &[u8]| ())).expect("a gate");
+        let gate = Gate::open(&path, Arc::new(|_: &[u8]| ()), None).expect("a gate");
         let mut frame = vec![0; 12];
         frame.extend([
             8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 2, 15, 8, 8, 8, 8, 1, 0, 0, 53, 0, 8, 0, 0,

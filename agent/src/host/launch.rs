@@ -8,6 +8,7 @@
 //! The program's number goes to descriptor 4, as a line, and what is to be said of its network to descriptor 5. It has a session of its own; this process ends as it ends, ends it at SIGTERM, and takes it
 //! along however it dies itself. Without a program all of that is made, and let go of: a trial.
 
+use super::attached::Attached;
 use super::confine::{self, View};
 use super::tap::{self, Relay};
 use crate::sys::{self, check, named, path_of};
@@ -97,6 +98,8 @@ pub fn run(mut launch: Launch) -> io::Result<libc::c_int> {
     for path in &launch.pipes {
         named(&path.to_string_lossy(), make_pipe(path))?;
     }
+    // Of the host, which is left behind here. Without it the networks in the rules count.
+    let attached = launch.tap.and_then(|_| Attached::open().ok());
     if launch.in_namespaces() {
         enter_namespaces()?;
     }
@@ -104,7 +107,7 @@ pub fn run(mut launch: Launch) -> io::Result<libc::c_int> {
     if let Some(rules) = launch.tap {
         tap::make()?;
         if let Some(passt) = passt {
-            relay = Some((named("network relay", Relay::new(File::from(passt)))?, rules));
+            relay = Some((named("network relay", Relay::new(File::from(passt)))?, rules, attached));
         }
     }
     // The program learns by the end of this pipe that nobody stands beside it any more.
@@ -135,7 +138,7 @@ fn stand_by(
     child: libc::pid_t,
     tell: Option<OwnedFd>,
     log: Option<OwnedFd>,
-    relay: Option<(Relay, &CStr)>,
+    relay: Option<(Relay, &CStr, Option<Attached>)>,
     in_namespaces: bool,
 ) -> io::Result<()> {
     // SAFETY: the handler only calls kill.
@@ -155,8 +158,8 @@ fn stand_by(
         // SAFETY: live descriptors.
         check(unsafe { libc::dup2(log.as_raw_fd(), libc::STDERR_FILENO) })?;
     }
-    if let Some((relay, rules)) = relay {
-        named("network relay", relay.start(path_of(rules)))?;
+    if let Some((relay, rules, attached)) = relay {
+        named("network relay", relay.start(path_of(rules), attached))?;
     }
     Ok(())
 }

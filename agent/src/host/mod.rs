@@ -1,6 +1,7 @@
 //! What this binary does on the host, where it is started as a helper and not as `/init`.
 
 mod address;
+mod attached;
 mod confine;
 mod gate;
 pub mod launch;

@@ -4,6 +4,7 @@
 //!
 //! Descriptor 0 is QEMU's socket, 1 is passt's; both carry Ethernet frames behind a big-endian u32 of their length. It ends when either does.
 
+use super::attached::Attached;
 use super::gate::{Admission, Gate};
 use super::packet::{ETHERNET_HEADER, IPV4, IPV6, IPV6_HEADER, TCP, ethertype};
 use std::fs::File;
@@ -33,7 +34,9 @@ pub fn run(rules: &Path) -> io::Result<()> {
     let to_qemu = Arc::new(Mutex::new(qemu.try_clone()?));
     let of_team = to_qemu.clone();
     // A guest that is gone ends the other threads, and this process with them.
-    let gate = Gate::open(rules, Arc::new(move |frame: &[u8]| drop(write_frame(&of_team, frame))))?;
+    let deliver = Arc::new(move |frame: &[u8]| drop(write_frame(&of_team, frame)));
+    // Without news of the host's networks those in the rules count.
+    let gate = Gate::open(rules, deliver, Attached::open().ok())?;
     thread::scope(|scope| {
         let answers = scope.spawn(|| {
             let ended = filter(&mut from_passt, &mut Shared(&to_qemu), |frame| entering(&gate, frame), &to_qemu);

@@ -104,19 +104,19 @@ impl Policy {
         (policy.rules.len() <= RULES_MAX).then_some(policy)
     }
 
-    /// What becomes of a frame that the guest sends.
-    pub fn judge(&self, frame: &[u8], names: &Mutex<Names>) -> Verdict<'_> {
+    /// What becomes of a frame that the guest sends. `attached`: networks that the host is on, besides those in the rules.
+    pub fn judge(&self, frame: &[u8], attached: &[Cidr], names: &Mutex<Names>) -> Verdict<'_> {
         match read(frame) {
             Sent::Question => Verdict::Pass,
             Sent::To(to, _) | Sent::Odd(to) if to.address.is_ipv6() && !self.six => Verdict::Drop,
             Sent::Odd(to) if address::is_group(to.address) => Verdict::Drop,
             Sent::Odd(to) => Verdict::Refuse(to, None, "never"),
-            Sent::To(to, from) => self.decide(to, from, names),
+            Sent::To(to, from) => self.decide(to, from, attached, names),
             Sent::Nothing => Verdict::Drop,
         }
     }
 
-    fn decide(&self, to: Destination, from: Option<u16>, names: &Mutex<Names>) -> Verdict<'_> {
+    fn decide(&self, to: Destination, from: Option<u16>, attached: &[Cidr], names: &Mutex<Names>) -> Verdict<'_> {
         let Destination { address, port, .. } = to;
         if address::is_group(address) {
             return Verdict::Drop;
@@ -128,7 +128,7 @@ impl Policy {
         if address::is_never(address) {
             return Verdict::Refuse(to, from, "never");
         }
-        let near = address::is_near(address, &self.local);
+        let near = address::is_near(address, self.local.iter().chain(attached));
         let reaches = |rule: &Rule| match &rule.to {
             // What is denied is denied by any way that leads there.
             Target::Network(network) if rule.allow => network.holds(address),
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn reason(policy: &Policy, to: [u8; 4], protocol: u8, port: u16) -> String {
-        said(policy.judge(&frame(to, protocol, port), &Mutex::default()))
+        said(policy.judge(&frame(to, protocol, port), &[], &Mutex::default()))
     }
 
     fn said(verdict: Verdict) -> String {
@@ -234,6 +234,16 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_the_host_joins_is_near_from_then_on() {
+        let rules = policy("allow www.example.org any *\ndefault allow");
+        let names: Mutex<Names> = Mutex::default();
+        names.lock().expect("unpoisoned").learn(&told("www.example.org", [203, 0, 113, 9]), Instant::now());
+        let joined = [Cidr::parse("203.0.113.0/24").expect("a network")];
+        let verdict = |attached: &[Cidr]| said(rules.judge(&frame([203, 0, 113, 9], TCP, 443), attached, &names));
+        assert_eq!((verdict(&[]).as_str(), verdict(&joined).as_str()), ("pass", "private"));
+    }
+
+    #[test]
     fn the_first_rule_that_fits_decides_but_never_about_what_is_never_reached() {
         let rules = policy(
             "deny 192.168.1.7/32 tcp 22\nallow 192.168.1.0/24 tcp 22-80\nallow 0.0.0.0/0 udp 123\nallow 127.0.0.0/8 any *\ndefault deny",
@@ -252,7 +262,7 @@ mod tests {
         let rules =
             policy("deny ads.example.org any *\nallow *.example.org tcp 443\nlocal 203.0.113.0/24\ndefault deny");
         let names: Mutex<Names> = Mutex::default();
-        let verdict = |to: [u8; 4], port: u16| match rules.judge(&frame(to, TCP, port), &names) {
+        let verdict = |to: [u8; 4], port: u16| match rules.judge(&frame(to, TCP, port), &[], &names) {
             Verdict::Refuse(_, _, rule) => rule.to_string(),
             other => format!("{other:?}"),
         };
@@ -301,10 +311,10 @@ mod tests {
         let rules = policy("deny 8.8.8.8/32 tcp 25\nallow 9.9.9.9/32 tcp 443\ndefault deny");
         let mut first = frame([9, 9, 9, 9], TCP, 443);
         first[ETHERNET_HEADER + 6] = 0x20;
-        assert!(matches!(rules.judge(&first, &Mutex::default()), Verdict::Refuse(_, _, "default deny")));
+        assert!(matches!(rules.judge(&first, &[], &Mutex::default()), Verdict::Refuse(_, _, "default deny")));
         let mut later = frame([8, 8, 8, 8], TCP, 80);
         later[ETHERNET_HEADER + 7] = 1;
-        assert!(matches!(rules.judge(&later, &Mutex::default()), Verdict::Refuse(_, _, "deny 8.8.8.8/32 tcp 25")));
+        assert!(matches!(rules.judge(&later, &[], &Mutex::default()), Verdict::Refuse(_, _, "deny 8.8.8.8/32 tcp 25")));
         // What has no ports is not concerned.
         let mail = policy("deny 0.0.0.0/0 any 25\nallow 9.9.9.9/32 any 1-65535\ndefault allow");
         assert_eq!(reason(&mail, [8, 8, 8, 8], 1, 0), "pass");
@@ -320,7 +330,7 @@ mod tests {
                 let answer = told6(name, address.parse().expect("an address"));
                 names.lock().expect("unpoisoned").learn(&answer, Instant::now());
             }
-            said(policy.judge(&frame6(to, TCP, &segment(port)), &names))
+            said(policy.judge(&frame6(to, TCP, &segment(port)), &[], &names))
         };
         assert_eq!(judged(&policy(&format!("{lines}\ndefault allow")), "2001:db8::1", 443), "drop");
         let open = policy(&format!("{lines}\ndefault allow\nipv6"));
@@ -350,10 +360,10 @@ mod tests {
         let learning = policy("default allow\nipv6\nlearn");
         assert_eq!(judged(&learning, "2001:db8::80", 443), "learn true");
         let to = |policy: &Policy, protocol, body: &[u8]| {
-            said(policy.judge(&frame6("2001:db8::1", protocol, body), &Mutex::default()))
+            said(policy.judge(&frame6("2001:db8::1", protocol, body), &[], &Mutex::default()))
         };
         let question = frame6("fd62:616e:6765:7200::3", UDP, &segment(53));
-        assert_eq!(said(strict.judge(&question, &Mutex::default())), "pass");
+        assert_eq!(said(strict.judge(&question, &[], &Mutex::default())), "pass");
         assert_eq!(to(&open, ICMPV6, &[ECHO6, 0, 0, 0]), "pass");
         assert_eq!(to(&strict, ICMPV6, &[ECHO6, 0, 0, 0]), "default deny");
         assert_eq!(to(&open, 44, &segment(443)), "never");
@@ -366,16 +376,16 @@ mod tests {
         for ethertype in [0x86dd_u16, 0x8100, 0x88a8, 0x1234] {
             let mut hidden = frame([1, 1, 1, 1], TCP, 80);
             hidden[12..ETHERNET_HEADER].copy_from_slice(&ethertype.to_be_bytes());
-            assert_eq!(open.judge(&hidden, &Mutex::default()), Verdict::Drop);
+            assert_eq!(open.judge(&hidden, &[], &Mutex::default()), Verdict::Drop);
         }
         for (at, value) in [(0, 0x65), (0, 0x44), (0, 0x4f)] {
             let mut broken = frame([1, 1, 1, 1], TCP, 80);
             broken[ETHERNET_HEADER + at] = value;
-            assert_eq!(open.judge(&broken, &Mutex::default()), Verdict::Drop, "{value:#x}");
+            assert_eq!(open.judge(&broken, &[], &Mutex::default()), Verdict::Drop, "{value:#x}");
         }
         let whole = frame([1, 1, 1, 1], TCP, 80);
         for length in 0..ETHERNET_HEADER + 20 {
-            assert_eq!(open.judge(&whole[..length], &Mutex::default()), Verdict::Drop);
+            assert_eq!(open.judge(&whole[..length], &[], &Mutex::default()), Verdict::Drop);
         }
     }
 

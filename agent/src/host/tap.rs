@@ -6,6 +6,7 @@
 //!
 //! The tap belongs to the user, so that the VMM needs no capability to open it.
 
+use super::attached::Attached;
 use super::gate::{Admission, Gate};
 use super::net_filter::{FRAME_MAX, PREFIX, may_enter};
 use crate::sys::{check, named, own};
@@ -95,11 +96,11 @@ impl Relay {
         Ok(Relay { tap: packet_socket()?, passt })
     }
 
-    /// `rules`: the file of the network's policy.
-    pub fn start(self, rules: &Path) -> io::Result<()> {
+    /// `rules`: the file of the network's policy. `attached`: whom to ask about the host's networks.
+    pub fn start(self, rules: &Path, attached: Option<Attached>) -> io::Result<()> {
         let of_team = self.tap.try_clone()?;
         // As in `deliver`: what the tap does not take is lost.
-        let gate = Gate::open(rules, Arc::new(move |frame: &[u8]| drop((&of_team).write(frame))))?;
+        let gate = Gate::open(rules, Arc::new(move |frame: &[u8]| drop((&of_team).write(frame))), attached)?;
         let (to_tap, from_passt) = (self.tap.try_clone()?, self.passt.try_clone()?);
         let known = gate.clone();
         thread::spawn(move || tell(deliver(from_passt, to_tap, &known)));

@@ -1,6 +1,6 @@
 //! The guest's network interfaces.
 
-mod netlink;
+pub mod netlink;
 
 use crate::failure::{Failure, on};
 use crate::identity::hosts;

@@ -29,6 +29,20 @@ impl Subnet {
     }
 }
 
+/// A socket that has something to read when an interface gets or loses an address.
+pub fn address_changes() -> io::Result<OwnedFd> {
+    // SAFETY: an all-zero address is valid, and outlives the call.
+    unsafe {
+        let socket = own(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE))?;
+        let mut address: libc::sockaddr_nl = std::mem::zeroed();
+        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        address.nl_groups = (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
+        let length = size_of_val(&address) as libc::socklen_t;
+        check(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length))?;
+        Ok(socket)
+    }
+}
+
 /// A message under construction.
 struct Message(Vec<u8>);
 
@@ -100,6 +114,12 @@ impl Netlink {
         let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; 8]);
         let answers = self.request(message)?;
         Ok(answers.iter().filter_map(|body| parse_address(body, index)).collect())
+    }
+
+    /// All interfaces' addresses.
+    pub fn all_addresses(&mut self) -> io::Result<Vec<Subnet>> {
+        let message = Message::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; 8]);
+        Ok(self.request(message)?.iter().filter_map(|body| subnet_in(body)).collect())
     }
 
     pub fn set_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
@@ -196,11 +216,15 @@ fn route(gateway: IpAddr) -> [u8; 12] {
 }
 
 fn parse_address(body: &[u8], index: u32) -> Option<Subnet> {
-    let (prefix, scope) = (*body.get(1)?, *body.get(3)?);
-    if body.get(4..8)? != index.to_ne_bytes() || scope != libc::RT_SCOPE_UNIVERSE {
+    if body.get(4..8)? != index.to_ne_bytes() || body[3] != libc::RT_SCOPE_UNIVERSE {
         return None;
     }
-    let mut attributes = &body[8..];
+    subnet_in(body)
+}
+
+fn subnet_in(body: &[u8]) -> Option<Subnet> {
+    let prefix = *body.get(1)?;
+    let mut attributes = body.get(8..)?;
     let mut found = None;
     while let [low, high, kind_low, kind_high, ..] = *attributes {
         let length = usize::from(u16::from_ne_bytes([low, high]));
@@ -276,5 +300,8 @@ mod tests {
         let mut netlink = Netlink::open().expect("a netlink socket");
         // Scope host, so left out: what matters is that the dump is read to its end.
         assert_eq!(netlink.addresses(1).expect("a dump"), []);
+        let loopback = Subnet::parse("127.0.0.1/8").expect("a subnet");
+        assert!(netlink.all_addresses().expect("a dump").contains(&loopback));
+        address_changes().expect("a socket");
     }
 }
