@@ -17,7 +17,10 @@ fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static
 #[test]
 fn hello_names_what_the_first_agents_did_not_know() {
     let mut agent = Agent::start();
-    assert_eq!(agent.sync()["features"], json!(["dial_udp", "dial_window", "hold_limit", "watch_listeners", "whose"]));
+    assert_eq!(
+        agent.sync()["features"],
+        json!(["accept", "dial_udp", "dial_window", "hold_limit", "watch_listeners", "whose"])
+    );
 }
 
 #[test]

@@ -22,6 +22,13 @@ export const subgroups: Record<
       ["banger vm net log -f box", "what it is refused"],
     ],
   },
+  "vm secret": {
+    what: "values that a VM uses and never sees",
+    examples: [
+      ["banger vm secret set box GITHUB_TOKEN@api.github.com,github.com", "your variable, for these hosts only"],
+      ["banger vm secret list box", "which are there"],
+    ],
+  },
   "vm workspace": {
     what: "a repository of yours in a VM",
     examples: [
@@ -110,6 +117,13 @@ export const entries: readonly Entry[] = [
     load: () => import("./net/learned.ts"),
   },
   { name: "vm net log", summary: "what a VM was refused", load: () => import("./net/log.ts") },
+  {
+    name: "vm secret set",
+    summary: "give a VM a secret, or a new value of one",
+    load: () => import("./secret/set.ts"),
+  },
+  { name: "vm secret list", summary: "secrets of a VM, without their values", load: () => import("./secret/list.ts") },
+  { name: "vm secret delete", summary: "take secrets from a VM", load: () => import("./secret/delete.ts") },
   { name: "vm kill", summary: "end VMs at once", load: () => import("./vm/kill.ts") },
   { name: "vm delete", alias: "rm", summary: "delete VMs", load: () => import("./vm/delete.ts") },
   { name: "vm pause", summary: "let VMs stand still", load: () => import("./vm/pause.ts") },

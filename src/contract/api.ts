@@ -21,6 +21,7 @@ import { importKernelSchema, kernelCatalogEntrySchema, kernelInfoSchema, pullKer
 import { netRequestSchema } from "./network.ts";
 import type { ProgressEvent } from "./progress.ts";
 import { type Route, routes } from "./routes.ts";
+import { secretInfoSchema, secretsRequestSchema } from "./secrets.ts";
 import {
   forkRequestSchema,
   forkResultSchema,
@@ -126,6 +127,8 @@ export const api = {
   snapshotImport: { ...routes.snapshotImport, request: importSnapshotSchema, result: snapshotInfoSchema },
   snapshotDelete: { ...routes.snapshotDelete, request: nothing, result: nothing },
   vmNet: { ...routes.vmNet, request: netRequestSchema, result: vmSchema },
+  vmSecrets: { ...routes.vmSecrets, request: nothing, result: z.array(secretInfoSchema) },
+  vmSecretsChange: { ...routes.vmSecretsChange, request: secretsRequestSchema, result: z.array(secretInfoSchema) },
   vmPublish: { ...routes.vmPublish, request: publishRequestSchema, result: publishResultSchema },
   vmUnpublish: { ...routes.vmUnpublish, request: unpublishRequestSchema, result: vmSchema },
   vmPorts: { ...routes.vmPorts, request: nothing, result: z.array(portSchema) },

@@ -70,6 +70,13 @@ export const errorTable = {
   /** A port or an address of the host cannot be had. */
   PORT_REFUSED: user(403),
   PORT_NOT_FOUND: user(404),
+  /** What a VM may not reach. Told to programs in the guest too, as is what follows. */
+  NET_REFUSED: user(403),
+  /** A secret was sent where it must not go, or as it cannot be put in. */
+  SECRET_REFUSED: user(403),
+  /** A server on the way out does not answer, or is not who it should be. */
+  UPSTREAM_FAILED: user(502),
+  SECRET_NOT_FOUND: user(404),
   /** What was given is no repository that can be brought in. */
   WORKSPACE_REFUSED: user(422),
   /** Both sides have changed the same. */

@@ -19,7 +19,7 @@ const networkOf = (address: string, bits: number): string | undefined => {
 };
 
 /** The eight numbers of an IPv6 address; undefined for what is none. */
-const groupsOf = (address: string): number[] | undefined => {
+export const groupsOf = (address: string): number[] | undefined => {
   if (!/^[\da-f:.]+$/i.test(address) || !address.includes(":")) return undefined;
   const canonical = URL.parse(`http://[${address}]`)?.hostname.slice(1, -1);
   if (canonical === undefined) return undefined;

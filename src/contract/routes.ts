@@ -47,6 +47,8 @@ export const routes = {
   snapshotImport: { kind: "operation", method: "POST", path: "/v1/snapshots" },
   snapshotDelete: { kind: "operation", method: "DELETE", path: "/v1/snapshots/:name" },
   vmNet: { kind: "json", method: "POST", path: "/v1/vms/:vm/net" },
+  vmSecrets: { kind: "json", method: "GET", path: "/v1/vms/:vm/secrets" },
+  vmSecretsChange: { kind: "json", method: "POST", path: "/v1/vms/:vm/secrets" },
   vmPublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/publish" },
   vmUnpublish: { kind: "json", method: "POST", path: "/v1/vms/:vm/unpublish" },
   vmPorts: { kind: "json", method: "GET", path: "/v1/vms/:vm/ports" },

@@ -1,5 +1,6 @@
 /** Snapshots as the API speaks of them. Sizes are bytes, times milliseconds since 1970. */
 import * as z from "zod/mini";
+import { secretSchema } from "./secrets.ts";
 import { savedMachineFields } from "./templates.ts";
 import { vmSchema } from "./vms.ts";
 
@@ -22,8 +23,12 @@ export const snapshotResultSchema = z.object({
   memoryWritten: z.number(),
 });
 
-/** Absent name: one is made up. */
-export const restoreRequestSchema = z.strictObject({ name: z.optional(z.string()) });
+/** Absent name: one is made up. `secrets`: a snapshot holds no values. */
+export const restoreRequestSchema = z.strictObject({
+  name: z.optional(z.string()),
+  secrets: z.optional(z.array(secretSchema).check(z.maxLength(100))),
+});
+export type RestoreRequest = z.infer<typeof restoreRequestSchema>;
 
 /** Absolute path of a file that is not there yet. */
 export const exportSnapshotSchema = z.strictObject({ path: z.string() });

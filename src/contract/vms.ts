@@ -4,6 +4,7 @@ import { dockerConfigSchema } from "./images.ts";
 import { LABEL_KEY, LABEL_VALUE, vmStates } from "./names.ts";
 import { netRuleSchema, networkModes, teamSchema } from "./network.ts";
 import { publishedSchema, publishSchema } from "./published.ts";
+import { secretRecordSchema, secretSchema } from "./secrets.ts";
 
 export type VmState = (typeof vmStates)[number];
 
@@ -33,6 +34,8 @@ export const createVmSchema = z.strictObject({
   rules: z.optional(z.array(netRuleSchema)),
   /** Reaches the other VMs of this team, and they it. */
   team: z.optional(z.string()),
+  /** Values that stay on this machine, and where they may go. */
+  secrets: z.optional(z.array(secretSchema).check(z.maxLength(100))),
   /** Ports of the guest that are reached on the host. */
   publish: z.optional(z.array(publishSchema)),
   /** Also whatever comes to listen in the guest. */
@@ -132,6 +135,8 @@ export const vmSchema = z.object({
   /** Of its network, in their order. */
   rules: z.array(netRuleSchema),
   team: z.optional(teamSchema),
+  /** Without their values. */
+  secrets: z.array(secretRecordSchema),
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: z.boolean(),
   /** The repository that was brought in last: where shells and commands begin. */

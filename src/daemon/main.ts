@@ -31,12 +31,13 @@ import { operations as operationRegistry } from "./operations.ts";
 import { hostServices } from "./network/host-services.ts";
 import { networkOf } from "./network/team.ts";
 import { listenWhose } from "./network/whose.ts";
+import { secretService } from "./secrets/service.ts";
 import { openSettings } from "./settings.ts";
 import { cleanLegacySsh } from "./ssh/legacy.ts";
 import { sshService } from "./ssh/service.ts";
 import { snapshotService } from "./snapshots/service.ts";
 import { openDatabase } from "./store/database.ts";
-import { vmStore } from "./store/vms.ts";
+import { type VmRow, vmStore } from "./store/vms.ts";
 import { templateService } from "./templates/service.ts";
 import { startNotes } from "./vms/notes.ts";
 import { vmPool } from "./vms/pool.ts";
@@ -107,8 +108,10 @@ const serve = async (): Promise<void> => {
   await cleanStaging(driver(settings.latest));
   const operations = operationRegistry(log);
   const store = vmStore(database);
+  const rulesOf = (row: VmRow) => networkOf(row, store.all);
   const services: BootServices = {
-    networkOf: (row) => networkOf(row, store.all),
+    networkOf: rulesOf,
+    secrets: secretService({ images, log, networkOf: rulesOf }),
     images,
     kernels,
     ssh,

@@ -71,7 +71,7 @@ export const datagramDecoder = (onDatagram: (datagram: Uint8Array) => void): ((c
   };
 };
 
-/** A stream to a server in the guest, as one object for what speaks with sockets. Destroying it ends the connection in the guest. */
+/** A stream that is a connection in the guest, as one object for what speaks with sockets. Destroying it before both sides have ended resets the connection. */
 export const guestDuplex = (stream: GuestStream): Duplex => {
   let failure: Error | undefined;
   stream.result.catch((error: unknown) => {
@@ -82,7 +82,8 @@ export const guestDuplex = (stream: GuestStream): Duplex => {
     write: (chunk: Buffer, _encoding, done) => void stream.input.write(chunk, done),
     final: (done) => void stream.input.end(done),
     destroy: (error, done) => {
-      stream.abort();
+      // After both ends the guest closes it by itself, once the last of it is delivered there.
+      if (error || !duplex.readableEnded || !duplex.writableFinished) stream.abort();
       stream.output.resume();
       done(error);
     },

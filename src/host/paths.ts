@@ -38,6 +38,11 @@ export const databaseFile = () => join(roots().state, "banger.db");
 export const daemonLogFile = () => join(roots().state, "daemon.log");
 export const sshKeyFile = () => join(roots().state, "ssh", "id_ed25519");
 export const knownHostsFile = () => join(roots().state, "ssh", "known_hosts");
+/** The authority that guests with secrets trust, in PEM; its key never leaves this machine. */
+export const authorityFiles = () => {
+  const folder = join(roots().state, "authority");
+  return { certificate: join(folder, "ca.pem"), key: join(folder, "ca.key") };
+};
 export const kvmProbeFile = () => join(roots().cache, "kvm-probe.json");
 
 /** Files of a VM that live as long as the VM. */
@@ -54,6 +59,8 @@ export const vmFilesIn = (folder: string) => {
     networkLog: join(folder, "network.log"),
     /** Read by the filter before its network, and again when it is replaced. */
     networkRules: join(folder, "network.rules"),
+    /** Values of its secrets, and where they may go. */
+    secrets: join(folder, "secrets.json"),
     /** Where its VMM writes what is saved of it. */
     saving: join(folder, "saving"),
     hostKey: join(folder, "ssh_host_ed25519_key"),
@@ -72,6 +79,7 @@ export const foldersOfFiles = () => [
   roots().config,
   roots().state,
   dirname(knownHostsFile()),
+  dirname(authorityFiles().key),
   roots().cache,
   dirname(initramfsFile("")),
 ];

@@ -12,6 +12,7 @@ export type { ImageInfo } from "../contract/images.ts";
 export type { KernelInfo } from "../contract/kernels.ts";
 export type { ProgressEvent } from "../contract/progress.ts";
 export type { Publish, Published } from "../contract/published.ts";
+export type { SecretInfo } from "../contract/secrets.ts";
 export type { SnapshotInfo } from "../contract/snapshots.ts";
 export type { ExecResult, GuestFileStat, GuestPort, PublishResult, SetResult, Vm, VmStats } from "../contract/vms.ts";
 export { daemon } from "./daemon.ts";

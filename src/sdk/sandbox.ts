@@ -7,6 +7,7 @@ import { parseNetRule } from "../contract/net-rules.ts";
 import type { NetRule } from "../contract/network.ts";
 import { parsePublish } from "../contract/ports.ts";
 import type { Publish } from "../contract/published.ts";
+import type { Secret } from "../contract/secrets.ts";
 import type {
   CreateVm,
   Exec,
@@ -23,6 +24,7 @@ import { bytes, given, progressOf, withClient } from "./client.ts";
 import type {
   ExecOutput,
   PortOption,
+  SecretOption,
   Sandbox as OpenSandbox,
   SandboxOptions,
   StopOptions,
@@ -37,6 +39,14 @@ const collect = async (stream: Readable): Promise<Buffer> => {
 
 const portsOf = (ports: readonly PortOption[]): Publish[] =>
   ports.map((port) => (typeof port === "string" ? parsePublish(port) : port));
+
+const secretsOf = (secrets: Readonly<Record<string, SecretOption>>): Secret[] =>
+  Object.entries(secrets).map(([name, { value, hosts, headers }]) => ({
+    name,
+    value,
+    hosts: [...hosts],
+    ...(headers ? { headers: [...headers] } : {}),
+  }));
 
 const rulesOf = (action: NetRule["action"], rules: readonly string[]): NetRule[] =>
   rules.map((rule) => parseNetRule(action, rule));
@@ -146,6 +156,9 @@ const openSandbox = ({ id, name }: Vm, client: Client, owned: boolean): OpenSand
       const rules = [...rulesOf("deny", deny), ...rulesOf("allow", allow)];
       return await client.call("vmNet", vm, remove ? { remove: rules } : { add: rules });
     },
+    secrets: () => client.call("vmSecrets", vm, {}),
+    setSecrets: (secrets) => client.call("vmSecretsChange", vm, { set: secretsOf(secrets) }),
+    deleteSecrets: (names) => client.call("vmSecretsChange", vm, { remove: [...names] }),
     logs: async ({ follow = false, since, signal } = {}) => {
       const opened = await client.stream("vmLogs", vm, { follow, ...given({ since }) }, { signal });
       opened.stdin.end();
@@ -192,13 +205,14 @@ const opened = async (owned: boolean, make: (client: Client) => Promise<Vm>): Pr
  * @throws what went wrong, after what was made is undone: VM_NAME_TAKEN, IMAGE_NOT_FOUND, HOST_LIMIT, VM_BOOT_FAILED, VM_BOOT_TIMEOUT, CANCELLED
  */
 const create = (options: SandboxOptions = {}): Promise<OpenSandbox> => {
-  const { signal, onProgress, memory, diskSize, publish, allow = [], deny = [], ...rest } = options;
+  const { signal, onProgress, memory, diskSize, publish, allow = [], deny = [], secrets, ...rest } = options;
   return opened(true, async (client) => {
     const request: CreateVm = {
       dockerConfig: dockerConfigFile(),
       ...given(rest),
       ...given({ memory: bytes(memory, "memory size"), diskSize: bytes(diskSize, "disk size") }),
       ...(publish ? { publish: portsOf(publish) } : {}),
+      ...(secrets ? { secrets: secretsOf(secrets) } : {}),
       ...(allow.length + deny.length > 0 ? { rules: [...rulesOf("deny", deny), ...rulesOf("allow", allow)] } : {}),
     };
     const progress = progressOf(given({ signal, onProgress }));
@@ -223,12 +237,20 @@ const connect = (name: string): Promise<OpenSandbox> =>
 
 /**
  * A new VM that goes on from a snapshot, which stays.
- * @param options name: of the VM; default: an adjective and a noun
+ * @param options name: of the VM; default: an adjective and a noun. secrets: their values, which no snapshot holds
  * @throws SNAPSHOT_NOT_FOUND, VM_NAME_TAKEN, HOST_LIMIT, DISK_FULL
  */
-const restore = (snapshot: string, options: WorkOptions & { name?: string } = {}): Promise<OpenSandbox> =>
+const restore = (
+  snapshot: string,
+  { name, secrets, ...options }: WorkOptions & Pick<SandboxOptions, "name" | "secrets"> = {},
+): Promise<OpenSandbox> =>
   opened(true, (client) =>
-    client.operation("snapshotRestore", { name: snapshot }, given({ name: options.name }), progressOf(options)),
+    client.operation(
+      "snapshotRestore",
+      { name: snapshot },
+      { ...given({ name }), ...(secrets ? { secrets: secretsOf(secrets) } : {}) },
+      progressOf(options),
+    ),
   );
 
 /** All VMs of this user, running or not. */

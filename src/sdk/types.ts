@@ -3,6 +3,7 @@ import type { Readable } from "node:stream";
 import type { FrameStream } from "../client/frame-stream.ts";
 import type { ProgressEvent } from "../contract/progress.ts";
 import type { Publish } from "../contract/published.ts";
+import type { SecretInfo } from "../contract/secrets.ts";
 import type { SnapshotInfo } from "../contract/snapshots.ts";
 import type {
   ExecResult,
@@ -25,6 +26,15 @@ export type WorkOptions = {
 /** A port of the guest's on the host: `[[ADDRESS:]HOST:]GUEST[/udp]`, or the same as fields. */
 export type PortOption = string | Publish;
 
+export type SecretOption = {
+  /** 8 to 16384 printable ASCII characters. It stays on this machine. */
+  value: string;
+  /** Who may get it: `api.example.com`, `*.example.com`, `HOST:PORT`; `http://HOST` without TLS. */
+  hosts: readonly string[];
+  /** Headers that it goes into; default: Authorization, X-Api-Key and their like. */
+  headers?: readonly string[];
+};
+
 export type SandboxOptions = WorkOptions & {
   /** 1 to 63 of `[a-z0-9-]`; default: an adjective and a noun. */
   name?: string;
@@ -44,6 +54,8 @@ export type SandboxOptions = WorkOptions & {
   deny?: readonly string[];
   /** Reaches the other VMs of this team by `NAME.vm`, and is reached by them. */
   team?: string;
+  /** By the names that programs in the VM have for them, where they see a placeholder. */
+  secrets?: Readonly<Record<string, SecretOption>>;
   /** Its guest can run VMs with KVM; default: it cannot. */
   nested?: boolean;
   /** Environment of every command. */
@@ -188,6 +200,15 @@ export type Sandbox = AsyncDisposable & {
    * @throws USAGE, also for one to take away that is not there; TOOL_MISSING, VM_WRONG_STATE where nothing heeds them; then all stay
    */
   net(change: { allow?: readonly string[]; deny?: readonly string[]; remove?: boolean }): Promise<Vm>;
+  /** Without their values, which nobody is told. */
+  secrets(): Promise<SecretInfo[]>;
+  /**
+   * Gives it secrets, or new values, at once where it runs: programs that are started from then on see their placeholders.
+   * @throws USAGE, VM_WRONG_STATE while it is paused or runs with an agent that knows no secrets; then all stay
+   */
+  setSecrets(secrets: Readonly<Record<string, SecretOption>>): Promise<SecretInfo[]>;
+  /** @throws SECRET_NOT_FOUND; then all stay */
+  deleteSecrets(names: readonly string[]): Promise<SecretInfo[]>;
   /**
    * Its console, as the guest wrote it: control characters too.
    * @param options follow: goes on until `signal` is aborted; since: only what was written from then on, in ms since 1970

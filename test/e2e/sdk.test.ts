@@ -43,6 +43,19 @@ test("files and folders go in and out, and commands have their streams", async (
   assert.equal((await text(terminal.stdout)).trim(), "33 91");
 });
 
+test("a secret is a placeholder in the guest, from when it is set until it is deleted", async () => {
+  const hosts = ["api.example.com"];
+  const [set] = await box.setSecrets({ TOKEN: { value: "a-value-for-the-sdk", hosts, headers: ["X-Key"] } });
+  assert.deepEqual([set?.name, set?.hosts, set?.headers, set?.given], ["TOKEN", hosts, ["x-key"], true]);
+  assert.equal(await out("printenv", "TOKEN"), `${set?.placeholder}\n`);
+  assert.deepEqual(await box.secrets(), [set]);
+  await assert.rejects(box.setSecrets({ TOKEN: { value: "short", hosts } }), { code: "USAGE" });
+  await assert.rejects(box.set({ network: "none" }), { code: "USAGE" });
+  assert.deepEqual(await box.deleteSecrets(["TOKEN"]), []);
+  assert.equal((await box.exec(["printenv", "TOKEN"])).exit, 1);
+  await assert.rejects(box.deleteSecrets(["TOKEN"]), { code: "SECRET_NOT_FOUND" });
+});
+
 test("what listens in the guest is found and reached", async () => {
   const server =
     "use Socket; socket(S,PF_INET,SOCK_STREAM,0); bind(S,sockaddr_in(8123,INADDR_ANY)); listen(S,5); $|=1; print qq(up\\n); accept(C,S); syswrite C, qq(hello\\n)";

@@ -115,7 +115,11 @@ test("recorded conversations go well as they are", async () => {
 });
 
 test("mutated conversations break nothing", async () => {
-  const { cases, failure } = await fuzz({ names: ["guest", "client", "daemon"], seed: 4711, milliseconds: 5000 });
+  const { cases, failure } = await fuzz({
+    names: ["guest", "client", "daemon", "proxy"],
+    seed: 4711,
+    milliseconds: 6000,
+  });
   assert.equal(failure?.message, undefined, JSON.stringify(failure));
   assert.ok(cases > 100, `${cases} cases`);
 });

@@ -20,6 +20,7 @@ import { connectGuest, type GuestConnection } from "../../src/guest/connection.t
 import { NONCE_BYTES } from "../../src/guest/handshake.ts";
 import type { GuestStream } from "../../src/guest/stream.ts";
 import { helloBytes } from "../support/scripted-guest.ts";
+import { proxy } from "./proxy-target.ts";
 
 export const EPOCH = 7;
 
@@ -225,5 +226,5 @@ const daemon: Target = {
   },
 };
 
-export const targets = { guest, client, daemon } as const;
+export const targets = { guest, client, daemon, proxy } as const satisfies Record<string, Target>;
 export type TargetName = keyof typeof targets;

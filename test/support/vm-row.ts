@@ -35,6 +35,7 @@ export const vmRow = (change: Partial<VmRow> = {}): VmRow => ({
   published: [],
   rules: [],
   team: undefined,
+  secrets: [],
   autoPublish: false,
   workspace: undefined,
   epoch: 1,

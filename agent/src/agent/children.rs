@@ -96,6 +96,9 @@ impl Agent {
                 stream.sources = [None, None];
                 stream.outcome = Some(Outcome::Failed(Failure::new("ECANCELED", "the host closed the connection")));
             }
+            Work::Accepting => {
+                stream.outcome = Some(Outcome::Failed(Failure::new("ECANCELED", "the host waits no longer")));
+            }
             Work::Worker(shared) => {
                 shared.cancel();
                 return self.discard(key, 0);

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 /// Version of the protocol.
 const VERSION: u32 = 1;
 /// What the first agents of this version did not know: a host asks for these only where they are named.
-const FEATURES: [&str; 5] = ["dial_udp", "dial_window", "hold_limit", "watch_listeners", "whose"];
+const FEATURES: [&str; 6] = ["accept", "dial_udp", "dial_window", "hold_limit", "watch_listeners", "whose"];
 /// Bytes of one request, all its OPEN frames together.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of all requests of which only a part has come.
@@ -121,6 +121,8 @@ impl Agent {
         self.outbox.clear();
         self.opening.clear();
         self.by_wire.clear();
+        // Nobody takes what would wait there.
+        self.listeners.clear();
         let keys: Vec<u64> = self.streams.keys().copied().collect();
         for key in keys {
             if let Some(stream) = self.streams.get_mut(&key) {

@@ -1,5 +1,6 @@
 //! The agent: one thread, one epoll loop, all state.
 
+mod accepting;
 mod children;
 mod connection;
 mod output;
@@ -16,6 +17,7 @@ use crate::mux::outbox::Outbox;
 use crate::mux::stream::{Outcome, Stream};
 use crate::process::launch::Launcher;
 use crate::sys::{self, Epoll};
+use accepting::Listener;
 use connection::Opening;
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +33,8 @@ const KEY_NOTIFY: u64 = 3;
 const FIRST_STREAM: u64 = 1;
 /// 0 and 1 are the stream's sources.
 const SLOT_SINK: u64 = 2;
+/// Of a port that is listened on: those have keys of their own.
+const SLOT_LISTENER: u64 = 3;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -69,6 +73,8 @@ pub struct Agent {
     by_pid: BTreeMap<i32, u64>,
     /// Sources with bytes to send, in the order of their turns: (stream key, channel).
     queue: VecDeque<(u64, usize)>,
+    /// Ports whose connections go to the host.
+    listeners: BTreeMap<u64, Listener>,
     opening: Opening,
     deadlines: Vec<Deadline>,
     launcher: Launcher,
@@ -108,6 +114,7 @@ impl Agent {
             next_key: FIRST_STREAM,
             by_pid: BTreeMap::new(),
             queue: VecDeque::new(),
+            listeners: BTreeMap::new(),
             opening: Opening::default(),
             deadlines: Vec::new(),
             launcher: Launcher::new(),
@@ -208,6 +215,7 @@ impl Agent {
             KEY_NOTIFY => self.read_notifications(),
             _ => match key & 3 {
                 SLOT_SINK => self.sink_ready(key >> 2),
+                SLOT_LISTENER => self.accept_waiting(key >> 2),
                 slot => self.source_ready(key >> 2, slot as usize),
             },
         }

@@ -192,7 +192,7 @@ impl Agent {
         };
         stream.sources[slot] = None;
         match &stream.work {
-            Work::Process { .. } => {}
+            Work::Process { .. } | Work::Accepting => {}
             Work::Connection { .. } => {
                 if let (None, None, Some(wire)) = (&stream.outcome, &stream.broken, stream.wire) {
                     self.outbox.push(Kind::End, slot as u8, wire, b"");

@@ -7,7 +7,6 @@ use crate::frame::Kind;
 use crate::identity::files::Files;
 use crate::identity::hold::{Hold, Job};
 use crate::identity::still::Still;
-use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Request};
 use crate::ops::worker::{self, Desk};
@@ -50,6 +49,7 @@ impl Agent {
         match request {
             Request::Exec(exec) => self.start_process(wire, &exec),
             Request::Dial(dial) => self.start_connection(wire, &dial),
+            Request::Accept(accept) => self.start_accepting(wire, &accept),
             Request::Read(read) => self.start_worker(wire, false, move |desk| transfer::read(desk, &read)),
             Request::Write(write) => self.start_worker(wire, true, move |desk| transfer::write(desk, &write)),
             Request::List(list) => self.start_worker(wire, false, move |desk| files::list(desk, &list)),
@@ -111,16 +111,11 @@ impl Agent {
     }
 
     fn start_connection(&mut self, wire: u32, dial: &Dial) -> Result<(), Failure> {
-        let window = dial.window.unwrap_or(WINDOW);
-        if !(WINDOW_MIN..=WINDOW).contains(&window) {
-            return Err(Failure::new("EINVAL", format!("a window of {window} bytes")));
-        }
+        let mut stream = Stream::new(wire, Work::Connection { connecting: true });
+        stream.set_window(dial.window)?;
         let fd = dial::start(dial)?;
         let reader = fd.try_clone()?;
         let medium = if dial.udp { Medium::Datagrams } else { Medium::Socket };
-        let mut stream = Stream::new(wire, Work::Connection { connecting: true });
-        stream.send = SendCredit::new(window);
-        stream.receive = ReceiveWindow::new(window);
         stream.sink = Some(Sink { fd, medium, watched: true });
         stream.sources[0] = Some(Source::new(reader, medium));
         self.insert(wire, stream)?;
@@ -140,7 +135,7 @@ impl Agent {
     }
 
     /// Puts a started stream into the table and watches its descriptors.
-    fn insert(&mut self, wire: u32, stream: Stream) -> io::Result<u64> {
+    pub(super) fn insert(&mut self, wire: u32, stream: Stream) -> io::Result<u64> {
         let key = self.next_key;
         for (slot, source) in stream.sources.iter().enumerate() {
             if let Some(source) = source {

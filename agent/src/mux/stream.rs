@@ -1,7 +1,7 @@
 //! One stream: its credit, what waits for its consumer, and the descriptors it joins to the connection.
 
 use crate::failure::Failure;
-use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW};
+use crate::mux::credit::{ReceiveWindow, SendCredit, WINDOW, WINDOW_MIN};
 use crate::mux::datagram::Datagrams;
 use crate::ops::worker::Shared;
 use crate::sys;
@@ -49,8 +49,15 @@ pub struct Sink {
 
 /// What runs behind a stream.
 pub enum Work {
-    Process { pid: i32, terminal: bool },
-    Connection { connecting: bool },
+    Process {
+        pid: i32,
+        terminal: bool,
+    },
+    Connection {
+        connecting: bool,
+    },
+    /// Waits for a connection that a program of the guest makes, and becomes one.
+    Accepting,
     Worker(Arc<Shared>),
 }
 
@@ -123,6 +130,17 @@ impl Stream {
             broken: None,
             outcome: None,
         }
+    }
+
+    /// Bytes that each side may send before the first grant; `None`: as many as usual.
+    pub fn set_window(&mut self, window: Option<u32>) -> Result<(), Failure> {
+        let window = window.unwrap_or(WINDOW);
+        if !(WINDOW_MIN..=WINDOW).contains(&window) {
+            return Err(Failure::new("EINVAL", format!("a window of {window} bytes")));
+        }
+        self.send = SendCredit::new(window);
+        self.receive = ReceiveWindow::new(window);
+        Ok(())
     }
 
     /// DATA from the host. Returns the bytes that are done with: taken by the consumer, or of no use to anyone any more.

@@ -4,6 +4,7 @@ pub mod configure;
 pub mod dial;
 pub mod files;
 pub mod grow;
+pub mod listen;
 pub mod listeners;
 pub mod metrics;
 pub mod request;

@@ -17,6 +17,7 @@ pub enum Request {
     TarOut(TarOut),
     TarIn(TarIn),
     Dial(Dial),
+    Accept(Accept),
     Listeners(Listeners),
     Whose(Whose),
     Metrics,
@@ -149,6 +150,17 @@ pub struct Dial {
     pub udp: bool,
     /// Bytes each side may send before the first grant; the usual window where it is left out.
     pub window: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub struct Accept {
+    /// Of the guest's 127.0.0.1.
+    pub port: u16,
+    /// As of `Dial`.
+    pub window: Option<u32>,
+    /// Closes the port.
+    #[serde(default)]
+    pub stop: bool,
 }
 
 #[derive(Deserialize)]

@@ -5,8 +5,9 @@ import { formatNetRule, parseNetRule, targetOf } from "../../contract/net-rules.
 /** What happened to the first packet to a destination. */
 export type Told = {
   verdict: "refused" | "passed";
-  /** `tcp`, `udp`, `icmp`, or `protocol` and its number. */
+  /** `tcp`, `udp`, `icmp`, `protocol` and its number; `http` of a request that the proxy of secrets has refused. */
   protocol: string;
+  /** Of `http`: as the request names the host. */
   address: string;
   port?: number;
   /** By which the guest asked for the address. */
@@ -17,11 +18,16 @@ export type Told = {
   rule?: string;
 };
 
+const REQUEST = /^refused http (?:\[([\da-f:.]+)\]|([^\s:]+)):(\d+) by: (.*)$/;
 const LINE =
   /^(refused|passed) (tcp|udp|icmp|protocol \d+) (?:([\d.]+)|\[([\da-f:.]+)\]|([\da-f:.]+))(?::(\d+))?(?: ([\w.-]+))?(?: from (\S+)\((\d+)\))?(?: by: (.*))?$/;
 
 /** @returns undefined for a line that is about something else */
 export const toldIn = (line: string): Told | undefined => {
+  const [, six, host, at, why] = REQUEST.exec(line) ?? [];
+  const asked = six ?? host;
+  if (asked !== undefined && why !== undefined)
+    return { verdict: "refused", protocol: "http", address: asked, port: Number(at), rule: why };
   const [, verdict, protocol = "", four, within, bare, port, name, process, pid, rule] = LINE.exec(line) ?? [];
   const address = four ?? within ?? bare;
   if ((verdict !== "refused" && verdict !== "passed") || address === undefined) return undefined;

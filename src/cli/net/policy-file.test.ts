@@ -25,6 +25,13 @@ test("a line of the filter tells what was refused, by which rule, whose it was a
     rule: "private",
   });
   // A name may be one that looks like a word of the line.
+  assert.deepEqual(toldIn("refused http api.example.com:443 by: secret TOKEN is not for api.example.com"), {
+    verdict: "refused",
+    protocol: "http",
+    address: "api.example.com",
+    port: 443,
+    rule: "secret TOKEN is not for api.example.com",
+  });
   assert.equal(toldIn("refused tcp 1.2.3.4:80 from from a(b)(7) by: private")?.name, "from");
   assert.deepEqual(toldIn("refused tcp 1.2.3.4:80 from a(b)(7) by: private")?.process, { name: "a(b)", pid: 7 });
   assert.equal(toldIn("refused icmp fd00::1 by: private")?.address, "fd00::1");

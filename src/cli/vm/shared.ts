@@ -18,6 +18,7 @@ import { nameFlag } from "../flags/name.ts";
 import { nestedFlag } from "../flags/nested.ts";
 import { allowFlag, denyFlag, netFlag, netPolicyFlag, teamFlag } from "../flags/net.ts";
 import { autoPublishFlag, publishFlag } from "../flags/publish.ts";
+import { secretFlags } from "../flags/secret.ts";
 import { overcommitFlag } from "../flags/overcommit.ts";
 import { ttyFlag } from "../flags/tty.ts";
 import { userFlag } from "../flags/user.ts";
@@ -46,6 +47,7 @@ export const shapeFlags = {
   deny: denyFlag,
   "net-policy": netPolicyFlag,
   team: teamFlag,
+  ...secretFlags,
   publish: publishFlag,
   "auto-publish": autoPublishFlag,
   nested: nestedFlag,
@@ -62,11 +64,17 @@ export const networkBy = <M extends "policy" | "learn">(flag: string, mode: M, s
   });
 };
 
+/** Undefined where none is given. @throws USAGE, FILE_NOT_FOUND */
+export const givenSecrets = async (values: ValuesOf<typeof secretFlags>): Promise<CreateVm["secrets"]> => {
+  const flags = [...values.secret, ...values["secret-file"], ...values["secret-header"]];
+  return flags.length === 0 ? undefined : await (await import("../secret/values.ts")).secretsOf(values);
+};
+
 const policyOf = async (file: string): Promise<NetRule[]> => (await import("../net/policy-file.ts")).readPolicy(file);
 
 /**
  * Only what was given, and whose credentials count for a pull: absent fields are the daemon's to fill in.
- * @throws USAGE for a policy that cannot be read
+ * @throws USAGE for a policy that cannot be read, and for secrets without a value
  */
 export const createRequest = async (values: ValuesOf<typeof shapeFlags>): Promise<CreateVm> => {
   const { name, image, kernel, vcpu, memory, "disk-size": diskSize, "net-policy": file } = values;
@@ -80,6 +88,7 @@ export const createRequest = async (values: ValuesOf<typeof shapeFlags>): Promis
   const publish = values.publish.length > 0 ? values.publish : undefined;
   const autoPublish = values["auto-publish"] || undefined;
   const nested = values.nested || undefined;
+  const secrets = await givenSecrets(values);
   return Object.fromEntries(
     Object.entries({
       name,
@@ -92,6 +101,7 @@ export const createRequest = async (values: ValuesOf<typeof shapeFlags>): Promis
       nested,
       rules,
       team: values.team,
+      secrets,
       publish,
       autoPublish,
       labels,

@@ -50,6 +50,7 @@ export const command = defineCommand({
       ],
       ["network", withNext(found.network, found.next?.network, String)],
       ["team", found.team && `${found.team.name}, ${found.team.address}`],
+      ...found.secrets.map(({ name, hosts }) => ["secret", `${name}, for ${hosts.join(", ")}`] as const),
       ["address", found.address],
       ...found.published.map((port) => ["published", published(port)] as const),
       ["nested", found.nested ? "its guest can run VMs with KVM" : undefined],

@@ -139,6 +139,8 @@ export const handlers = (services: HandlerServices): Handlers => {
       }
     },
     vmNet: ({ params, request }) => vms.changeRules(vms.find(params.vm), request),
+    vmSecrets: ({ params }) => vms.secrets(vms.find(params.vm)),
+    vmSecretsChange: ({ params, request }) => vms.changeSecrets(vms.find(params.vm), request),
     vmPublish: ({ params, request }) => vms.publish(vms.find(params.vm), request),
     vmUnpublish: ({ params, request }) => vms.unpublish(vms.find(params.vm), request),
     vmPorts: ({ params }) => vms.ports(vms.find(params.vm)),
@@ -209,8 +211,7 @@ export const handlers = (services: HandlerServices): Handlers => {
     snapshotShow: ({ params }) => snapshots.show(params.name),
     snapshotRestore: {
       what: ({ params }) => `restore ${params.name}`,
-      run: async ({ params, request }, progress) =>
-        vms.view(await snapshots.restore(params.name, request.name, progress)),
+      run: async ({ params, request }, progress) => vms.view(await snapshots.restore(params.name, request, progress)),
     },
     snapshotExport: {
       what: ({ params }) => `export snapshot ${params.name}`,

@@ -11,6 +11,7 @@ import type { Log } from "../log.ts";
 import type { RecordedPort } from "../store/vms.ts";
 import type { VmActor } from "../vms/actor.ts";
 import { mutex } from "../vms/mutex.ts";
+import { PROXY_PORT } from "../secrets/guest.ts";
 import { bindError, UNPRIVILEGED } from "./bind-error.ts";
 import { type Listener, watchListeners } from "./listeners.ts";
 import { joinTcp, type Listening, listenTcp } from "./tcp.ts";
@@ -239,7 +240,9 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
     const own = await guestAddress();
     const reachable = new Set([...LOOPBACKS, ...ANY, ...(own === undefined ? [] : [own])]);
     const explicit = new Set(actor.row().published.flatMap(({ proto, guest }) => (proto === "tcp" ? [guest] : [])));
-    const ports = listeners.filter(({ address, port }) => reachable.has(address) && !explicit.has(port));
+    const ports = listeners.filter(
+      ({ address, port }) => reachable.has(address) && !explicit.has(port) && port !== PROXY_PORT,
+    );
     const wanted = new Set(
       ports
         .map(({ port }) => port)

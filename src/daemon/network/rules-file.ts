@@ -5,7 +5,8 @@ import { readFileIfThere, writeFileWhole } from "../../host/files.ts";
 import { hasIpv6, localNetworks } from "../../host/local-networks.ts";
 import type { VmRow } from "../store/vms.ts";
 
-const ruleLine = ({ action, to, proto, ports }: NetRule): string =>
+/** As the filter reads it. */
+export const ruleLine = ({ action, to, proto, ports }: NetRule): string =>
   `${action} ${to} ${proto} ${ports ? `${ports[0]}-${ports[1]}` : "*"}`;
 
 /** What a VM's filter is told. */

@@ -8,6 +8,7 @@ import * as z from "zod/mini";
 import { BangerError, errnoOf } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
 import { netRuleSchema, networkModes } from "../../contract/network.ts";
+import { secretRecordSchema } from "../../contract/secrets.ts";
 import { workspaceSchema } from "../../contract/vms.ts";
 import { copySparse } from "../../host/copy.ts";
 import type { SavedFiles, VmFiles } from "../../host/paths.ts";
@@ -50,6 +51,8 @@ export const savedManifestSchema = z.object({
       workspace: z.optional(workspaceSchema),
       /** Of its network; snapshots of earlier versions have none. */
       rules: z.optional(z.array(netRuleSchema)),
+      /** Without values. */
+      secrets: z.optional(z.array(secretRecordSchema)),
     }),
   ),
   imageDigest: z.string(),

@@ -2,15 +2,16 @@
 import { BangerError, nearest, toBangerError } from "../../contract/errors.ts";
 import { checkName, isName } from "../../contract/names.ts";
 import type { Progress } from "../../contract/progress.ts";
-import type { SnapshotInfo } from "../../contract/snapshots.ts";
+import type { RestoreRequest, SnapshotInfo } from "../../contract/snapshots.ts";
 import { bytesOnDisk, exists } from "../../host/files.ts";
 import { type SavedFiles, savedFiles, snapshotFiles, snapshotsFolder } from "../../host/paths.ts";
 import { installedNames, publish, unpublish } from "../artifacts/published.ts";
 import { stagingTree } from "../artifacts/staging.ts";
 import { readSaved, SAVED_MODE, type SavedManifest, verifySaved } from "../saved/saved.ts";
 import { unattended, type VmActor } from "../vms/actor.ts";
-import type { GuestServices } from "../vms/boot.ts";
+import type { KeptSecret } from "../secrets/values.ts";
 import type { VmService } from "../vms/service.ts";
+import type { BootServices } from "../vms/services.ts";
 import { snapshotSource } from "../vms/source.ts";
 import { exportSaved, importSaved } from "./transfer.ts";
 
@@ -26,7 +27,7 @@ export type SnapshotService = {
     progress: Progress,
   ): Promise<{ snapshot: SnapshotInfo; pause: number; memoryWritten: number }>;
   /** A new VM that goes on from it; when it cannot be started nothing of it is left. */
-  restore(name: string, vmName: string | undefined, progress: Progress): Promise<VmActor>;
+  restore(name: string, request: RestoreRequest, progress: Progress): Promise<VmActor>;
   /** New VMs that go on from this one as it is now; all of them, or none. */
   fork(
     actor: VmActor,
@@ -48,7 +49,7 @@ export type SnapshotService = {
   delete(name: string): Promise<void>;
 };
 
-export const snapshotService = (vms: VmService, services: GuestServices): SnapshotService => {
+export const snapshotService = (vms: VmService, services: BootServices): SnapshotService => {
   const find = async (name: string): Promise<{ files: SavedFiles; manifest: SavedManifest }> => {
     const files = snapshotFiles(name);
     const manifest = isName(name) ? await readSaved(files) : undefined;
@@ -81,12 +82,13 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
   const goOn = async (
     files: SavedFiles,
     manifest: SavedManifest,
-    name: string | undefined,
+    { name, secrets = [] }: RestoreRequest,
+    values: readonly KeptSecret[],
     progress: Progress,
   ): Promise<VmActor> => {
     const { shape, vm } = manifest;
-    const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {}, rules: vm?.rules ?? [] };
-    const created = await vms.create(request, progress, true);
+    const request = { ...shape, name, env: vm?.env ?? {}, labels: vm?.labels ?? {}, rules: vm?.rules ?? [], secrets };
+    const created = await vms.create(request, progress, { secrets: vm?.secrets ?? [], values });
     try {
       // The repository is in the guest, so the new VM knows of it too.
       if (vm?.workspace) await created.set({ workspace: vm.workspace }, progress);
@@ -111,9 +113,9 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
       await publish(staging.path, snapshotFiles(name).folder, SAVED_MODE);
       return { snapshot: await infoOf(name, snapshotFiles(name), manifest), pause, memoryWritten };
     },
-    restore: async (name, vmName, progress) => {
+    restore: async (name, request, progress) => {
       const { files, manifest } = await find(name);
-      return await goOn(files, manifest, vmName, progress);
+      return await goOn(files, manifest, request, [], progress);
     },
     fork: async (actor, { count, prefix = actor.row().name }, progress) => {
       const names = freeNames(prefix, count, new Set(vms.list().map(({ name }) => name)));
@@ -121,7 +123,9 @@ export const snapshotService = (vms: VmService, services: GuestServices): Snapsh
       await using staging = await stagingTree("fork");
       const saved = savedFiles(staging.path);
       const { manifest, pause } = await actor.save(saved, progress);
-      const started = await Promise.allSettled(names.map((name) => goOn(saved, manifest, name, progress)));
+      // Copies that go on at once are as much its user's as it is; what is saved for later holds no values.
+      const values = await services.secrets.valuesOf(actor.row().id);
+      const started = await Promise.allSettled(names.map((name) => goOn(saved, manifest, { name }, values, progress)));
       const actors = started.filter((one) => one.status === "fulfilled").map(({ value }) => value);
       const failed = started.find((one) => one.status === "rejected");
       if (!failed) return { actors, pause };

@@ -46,6 +46,7 @@ export const migrations: readonly string[] = [
   "ALTER TABLE vms ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",
   "ALTER TABLE vms ADD COLUMN rules TEXT NOT NULL DEFAULT '[]'",
   "ALTER TABLE vms ADD COLUMN team TEXT",
+  "ALTER TABLE vms ADD COLUMN secrets TEXT NOT NULL DEFAULT '[]'",
 ];
 
 export type Database = DatabaseSync;

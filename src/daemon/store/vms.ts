@@ -1,6 +1,7 @@
 /** The record of every VM. Written before what it tells of is used, so that a crash strands nothing. */
 import type { SQLOutputValue } from "node:sqlite";
 import type { NetRule } from "../../contract/network.ts";
+import type { SecretRecord } from "../../contract/secrets.ts";
 import type { Vm, VmState } from "../../contract/vms.ts";
 import type { ProcessIdentity } from "../../vmm/driver.ts";
 import type { Database } from "./database.ts";
@@ -61,6 +62,8 @@ export type VmRow = {
   rules: readonly NetRule[];
   /** Absent: it reaches no other VM. */
   team: Vm["team"];
+  /** Their values are in a file of the VM's folder, and nowhere else. */
+  secrets: readonly SecretRecord[];
   /** Whatever comes to listen in the guest is published too. */
   autoPublish: boolean;
   /** The repository that was brought in last. */
@@ -122,6 +125,7 @@ const columns: Record<keyof VmRow, Column> = {
   published: json("published"),
   rules: json("rules"),
   team: optionalJson("team"),
+  secrets: json("secrets"),
   autoPublish: flag("auto_publish"),
   workspace: optionalJson("workspace"),
   epoch: plain("epoch"),

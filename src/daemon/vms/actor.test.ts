@@ -13,6 +13,7 @@ import type { Machine, MachineEnd } from "../../vmm/driver.ts";
 import { operations as operationRegistry } from "../operations.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, vmActor, type VmActor } from "./actor.ts";
+import { secretService } from "../secrets/service.ts";
 import type { BootServices } from "./services.ts";
 import { runVm } from "./run.ts";
 import { type VmService, vmService } from "./service.ts";
@@ -64,6 +65,11 @@ const servicesOf = (machine: Machine | undefined): BootServices =>
   ({
     log,
     bootTimeout: 60_000,
+    secrets: secretService({
+      images: { defaults: async () => undefined },
+      log,
+      networkOf: (vm) => ({ ...vm, team: [] }),
+    }),
     ssh: { guestKeys: async () => ({}), restore: async () => undefined, unpin: async () => undefined },
     driver: { name: "qemu", adopt: async () => machine, running: async () => [], host: async () => ({}) },
   }) as unknown as BootServices;

@@ -52,7 +52,7 @@ export type VmActor = {
    */
   set(request: SetVm, progress: Progress): Promise<Record<string, SetEffect>>;
   /** Writes down what is published of it. */
-  record(change: Partial<Pick<VmRow, "published" | "autoPublish" | "rules" | "notes">>): void;
+  record(change: Partial<Pick<VmRow, "published" | "autoPublish" | "rules" | "secrets" | "notes">>): void;
   /** Tells whoever follows the VM that something of it which is not recorded has changed. */
   announce(): void;
   /** Somebody works in the VM until this is disposed. */

@@ -46,6 +46,7 @@ export const saveVm = async (
       env: row.env,
       labels: row.labels,
       rules: [...row.rules],
+      secrets: [...row.secrets],
       ...(row.workspace ? { workspace: row.workspace } : {}),
     },
   });

@@ -6,6 +6,7 @@ import { checkName, formatDuration, quoted } from "../../contract/names.ts";
 import { type Progress, withDeadline } from "../../contract/progress.ts";
 import type { NetRequest } from "../../contract/network.ts";
 import type { Publish, Published } from "../../contract/published.ts";
+import type { SecretInfo, SecretRecord, SecretsRequest } from "../../contract/secrets.ts";
 import type {
   CreateVm,
   GuestPort,
@@ -32,6 +33,8 @@ import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "..
 import { changeRules, checkRules } from "../network/rules.ts";
 import { heedsRules, needsFilter, writeRules } from "../network/rules-file.ts";
 import { joinTeam } from "../network/team.ts";
+import { checkSecrets, merged, recordOf as secretRecordOf, settle } from "../secrets/records.ts";
+import type { KeptSecret } from "../secrets/values.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
 import { checkDisk, checkMemory, checkOwnMemory, hostRoom } from "./limits.ts";
@@ -49,6 +52,13 @@ export type VmDefaults = {
   network: Vm["network"];
 };
 
+/** What a copy has of the VM that it is made of, beside what it is created with. */
+export type Copied = {
+  secrets: readonly SecretRecord[];
+  /** Their values, where the copy gets them. */
+  values: readonly KeptSecret[];
+};
+
 export type VmService = {
   list(): Vm[];
   /** A VM as clients see it. */
@@ -61,9 +71,9 @@ export type VmService = {
   show(reference: string): Promise<Vm>;
   /**
    * Checks and records a VM; image and kernel are pulled where they are missing.
-   * @param copied its shape is another VM's: a disk that the host's can never hold is then nobody's wish to be refused
+   * @param copied it is another VM's copy: a disk that the host's can never hold is then nobody's wish to be refused
    */
-  create(request: CreateVm, progress: Progress, copied?: boolean): Promise<VmActor>;
+  create(request: CreateVm, progress: Progress, copied?: Copied): Promise<VmActor>;
   /**
    * What a new VM would be made of.
    * @throws USAGE for what cannot be
@@ -87,6 +97,9 @@ export type VmService = {
    * @throws USAGE for too many, or one to take away that is not there; TOOL_MISSING, VM_WRONG_STATE where nothing heeds them; then all stay
    */
   changeRules(actor: VmActor, request: NetRequest): Promise<Vm>;
+  secrets(actor: VmActor): Promise<SecretInfo[]>;
+  /** @throws USAGE, SECRET_NOT_FOUND, VM_WRONG_STATE; then all stay */
+  changeSecrets(actor: VmActor, request: SecretsRequest): Promise<SecretInfo[]>;
   /** Its loopback address, by its exact name. */
   addressOf(name: string): string | undefined;
   /** Connects to a server in the guest of a VM of exactly this name. @throws VM_NOT_FOUND, VM_STOPPED, GUEST_ERROR */
@@ -106,6 +119,7 @@ export const vmView = (row: VmRow, published: Published[] = []): Vm => {
     ...shown,
     published,
     rules: [...row.rules],
+    secrets: [...row.secrets],
     ...(Object.keys(next).length > 0 ? { next } : {}),
     notes: [...row.notes],
   };
@@ -115,6 +129,11 @@ const MIN_MEMORY = 64 * 2 ** 20;
 const MIN_DISK = 64 * 2 ** 20;
 /** How long a guest may take to answer a question, in ms. */
 const GUEST_LIMIT = 15_000;
+/** How long one may take to be told of secrets, its start included. */
+const SECRETS_LIMIT = 180_000;
+
+const unanswered = (actor: VmActor): BangerError =>
+  new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`);
 
 export const vmService = (store: VmStore, services: BootServices, defaults: () => Promise<VmDefaults>): VmService => {
   const actors = new Map<string, VmActor>();
@@ -254,7 +273,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     return checkDisk(asked ? size : undefined, others + Math.max(0, size - used), room, force);
   };
 
-  const create: VmService["create"] = async (request, progress, copied = false) => {
+  const create: VmService["create"] = async (request, progress, copied) => {
     const wanted = shapeOf(request, await defaults());
     if (request.name !== undefined) checkName(request.name, "VM name");
     if (request.name !== undefined && named(request.name)) throw nameTaken(request.name);
@@ -271,6 +290,9 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (filtered) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
+    const given = settle(request.secrets ?? [], copied?.secrets ?? []);
+    const secrets = merged(copied?.secrets ?? [], given.map(secretRecordOf));
+    checkSecrets({ network: wanted.network, env: request.env ?? {} }, secrets);
     const asked = request.diskSize !== undefined && !copied;
     const notes = await admitDisk(wanted.diskSize, { asked, force: request.force });
     // What could never start is not made.
@@ -317,6 +339,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
         published: [],
         rules,
         team: request.team === undefined ? undefined : joinTeam(request.team, rows()),
+        secrets,
         autoPublish: request.autoPublish ?? false,
         workspace: undefined,
         epoch: 0,
@@ -327,7 +350,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       return actor;
     };
     // A copy has a saved machine of its own to go on from, and nothing that stands ready is filtered.
-    const fromPool = !copied && !filtered;
+    const fromPool = !copied && !filtered && secrets.length === 0;
     const ready = fromPool ? await services.pool.take({ ...wanted, image: image.name }, progress) : undefined;
     let actor: VmActor;
     try {
@@ -337,6 +360,12 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       throw error;
     }
     await tellTeam(actor.row());
+    try {
+      await services.secrets.give(actor.row().id, merged(copied?.values ?? [], given));
+    } catch (error) {
+      await actor.remove(unattended);
+      throw error;
+    }
     if (request.publish) await publishNew(actor, request.publish);
     return actor;
   };
@@ -369,6 +398,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     },
     set: async (actor, request, progress) => {
       checkShape(request);
+      checkSecrets({ network: request.network ?? "", env: {} }, actor.row().secrets);
       if (request.memory !== undefined)
         checkOwnMemory(request.memory, await hostRoom(roots().state), request.force ?? false);
       const { id, diskSize } = actor.row();
@@ -389,16 +419,18 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
       const published = portsOf(actor.row().id).list();
       if (["stopped", "asleep"].includes(actor.row().state) && published.length > 0)
         return withPublished([], published);
-      using limited = withDeadline(
-        unattended,
-        GUEST_LIMIT,
-        () => new BangerError("GUEST_AGENT_LOST", `the guest of VM ${actor.row().name} does not answer`),
-      );
+      using limited = withDeadline(unattended, GUEST_LIMIT, () => unanswered(actor));
       return withPublished(await guestListeners(await actor.guest(limited), limited), published);
     },
     changeRules: async (actor, request) => {
       await changeRules(actor, request, services);
+      services.secrets.judgeAgain(actor.row().id);
       return view(actor);
+    },
+    secrets: (actor) => services.secrets.list(actor),
+    changeSecrets: async (actor, request) => {
+      using limited = withDeadline(unattended, SECRETS_LIMIT, () => unanswered(actor));
+      return await services.secrets.change(actor, request, limited);
     },
     addressOf: (name) => named(name)?.row().address,
     connect: async (name, port, signal) => {

@@ -1,5 +1,6 @@
 /** What VMs need of the rest of the daemon. */
 import type { NetworkRules } from "../network/rules-file.ts";
+import type { SecretService } from "../secrets/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import type { TemplateService } from "../templates/service.ts";
 import type { GuestServices } from "./boot.ts";
@@ -10,6 +11,7 @@ import type { Pool } from "./pool.ts";
 export type BootServices = GuestServices & {
   templates: TemplateService;
   pool: Pool;
+  secrets: SecretService;
   startNotes: ReturnType<typeof startNotes>;
   /** What its filter is told, as it is now. */
   networkOf(row: VmRow): NetworkRules;

@@ -52,8 +52,9 @@ export const startVm = async (
   });
   try {
     const from = source ?? (await findSource(vm.row, services, { wasAsleep, ready }, progress));
-    // The user's files are in the VM, and its ports are open, before anything else is asked of it.
-    const ask = services.fileSync.length === 0 && vm.row.published.length === 0 ? early : undefined;
+    // The user's files and placeholders are in the VM, and its ports are open, before anything else is asked of it.
+    const { published, secrets } = vm.row;
+    const ask = services.fileSync.length + published.length + secrets.length === 0 ? early : undefined;
     await vm.complete(await bringUpSomehow(vm, services, from, progress, ask), progress);
     if (startedAt === undefined && vm.row.restored === undefined) services.templates.want(shapeOf(vm.row));
     if (startedAt === undefined) services.pool.want(shapeOf(vm.row));

@@ -38,7 +38,7 @@ export type VmMachine = {
     progress: Progress,
     more?: Pick<Greeting, "connection" | "early">,
   ): Promise<Guest>;
-  /** From a guest that answers to a VM that is running: with the user's files in it, and its ports open. */
+  /** From a guest that answers to a VM that is running: with the user's files and its secrets' placeholders in it, and its ports open. */
   complete(guest: Guest, progress: Progress): Promise<void>;
   /** The end that comes was asked for: the record then says `reason`. */
   expectEnd(reason: string | undefined): void;
@@ -133,6 +133,7 @@ export const vmMachine = ({ row: recorded, store, services, publish, onChanged }
       connection = undefined;
       if (row.state === "running") note({ reason: error.message });
     });
+    if (origin === "known") services.secrets.serve(() => row, greeted);
     return guest;
   };
 
@@ -155,8 +156,12 @@ export const vmMachine = ({ row: recorded, store, services, publish, onChanged }
     watch,
     greet,
     complete: async ({ connection: guest, notes }, progress) => {
-      const [synced, unpublished] = await Promise.all([syncFiles(guest, services.fileSync, progress), publish()]);
-      apply("ready", { notes: [...row.notes, ...notes, ...synced, ...unpublished] });
+      const [synced, unpublished, unset] = await Promise.all([
+        syncFiles(guest, services.fileSync, progress),
+        publish(),
+        services.secrets.setUp(() => row, guest, progress),
+      ]);
+      apply("ready", { notes: [...row.notes, ...notes, ...synced, ...unpublished, ...unset] });
     },
     expectEnd,
     hasEnded,

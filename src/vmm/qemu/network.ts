@@ -75,14 +75,15 @@ const passtArguments = async (): Promise<string[]> => [
   ...["--tcp-ports", "none", "--udp-ports", "none"],
 ];
 
+/** A log that begins anew, and is appended to, since others write to it too. */
+const ANEW = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_APPEND;
+
 /**
  * Starts passt alone, for a VMM whose frames are filtered elsewhere.
  * @returns the other end of its socket, and its process, which ends when that is closed everywhere
  */
 export const startPlainPasst = async (folder: string, log: string): Promise<{ nic: Socket; pid: number }> => {
-  // Appended to, since others write to it too.
-  const { O_WRONLY, O_CREAT, O_TRUNC, O_APPEND } = constants;
-  await using output = await open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600);
+  await using output = await open(log, ANEW, 0o600);
   const [nic, forPasst] = await socketPair(folder);
   try {
     const { pid } = await startProcess({
@@ -114,7 +115,7 @@ export const preparePasst = async (folder: string, log: string, rules: string): 
     passtArguments(),
   ]);
   const start = async () => {
-    await using output = await open(log, "w", 0o600);
+    await using output = await open(log, ANEW, 0o600);
     const started = await Promise.all([
       startProcess({
         argv: [agentBinary(), "--filter-network", rules],
