@@ -42,7 +42,8 @@ needed=(
 )
 if [[ $purpose == test ]]; then
   needed+=(xz xz-utils zstd zstd rsync rsync shellcheck shellcheck cpio cpio python3 python3 zsh zsh fish fish systemd-analyze systemd
-    skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl chromium chromium)
+    skopeo skopeo umoci umoci docker-registry docker-registry /bin/busybox busybox-static openssl openssl chromium chromium
+    ip iproute2 dig bind9-dnsutils dnsmasq dnsmasq-base curl curl)
 fi
 
 missing_packages() {

@@ -269,6 +269,77 @@ test("a guest has the protocols that its host has when it starts, and nothing is
   await holds("strict");
 });
 
+/** Answers any request, on the guest's loopback alone. */
+const webServer = String.raw`
+use Socket; socket(my $s, AF_INET, SOCK_STREAM, 0); bind($s, pack_sockaddr_in(8000, INADDR_LOOPBACK)) or die $!; listen($s, 4);
+exit if fork; close STDOUT; close STDERR;
+while (accept(my $c, $s)) { while (<$c>) { last if /^\r?$/ } syswrite $c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfrom the guest"; close $c }`;
+
+test("dig finds VMs by name, and so do curl and the rest of a machine whose resolver is told what doctor says", async () => {
+  const { address } = await host.json<Vm>("vm", "show", "strict");
+  const here = async (...argv: string[]): Promise<Done> => {
+    const [program = "", ...args] = [...world.here.through, ...argv];
+    const PATH = `${process.env.PATH}:/usr/sbin:/sbin`;
+    return finish(spawn(program, args, { stdio: "pipe", env: { ...process.env, PATH } }));
+  };
+  const dig = async (...argv: string[]) => (await here("dig", "@127.0.0.1", "-p", "42069", ...argv)).stdout.trim();
+  for (const argv of [
+    ["strict.vm"],
+    ["+tcp", "strict.vm"],
+    ["+noedns", "STRICT.vm"],
+    ["+bufsize=4096", "+nsid", "+cookie", "+dnssec", "strict.vm"],
+  ])
+    assert.equal(await dig("+short", ...argv), address, argv.join(" "));
+  assert.equal(await dig("+short", "strict.vm", "AAAA"), "");
+  for (const [status, ...argv] of [
+    ["NOERROR", "strict.vm", "AAAA"],
+    ["NXDOMAIN", "nobody.vm"],
+    ["REFUSED", "example.org"],
+    ["BADVERS", "+edns=1", "+noednsnegotiation", "strict.vm"],
+    ["NOTIMP", "+opcode=status", "strict.vm"],
+  ] as const)
+    assert.match(await dig(...argv), new RegExp(`status: ${status}`), argv.join(" "));
+  const advice = async (): Promise<string> => {
+    const { stdout } = await host.banger("doctor", "--json");
+    const names = (JSON.parse(stdout) as { name: string; message: string; hint?: string }[]).find(
+      ({ name }) => name === "names",
+    );
+    return `${names?.message} ${names?.hint}`;
+  };
+  const [, route = ""] = /(server=\/vm\/[\d.#]+)/.exec(await advice()) ?? [];
+  const resolver = spawn(
+    world.here.through[0] ?? "",
+    [
+      ...world.here.through.slice(1),
+      ...[
+        "/usr/sbin/dnsmasq",
+        "--no-daemon",
+        "--listen-address=127.0.0.2",
+        "--bind-interfaces",
+        "--user=",
+        "--log-facility=-",
+      ],
+      ...["--no-resolv", "--no-hosts", "--conf-file=/dev/null", `--${route}`, `--server=${RESOLVER}`],
+    ],
+    { stdio: "pipe" },
+  );
+  try {
+    await outputHolds(resolver, "started");
+    await world.setResolvers("127.0.0.2");
+    assert.match(await advice(), /this machine's resolver asks it/);
+    assert.equal((await here("getent", "hosts", "strict.vm")).stdout.split(/\s+/)[0], address);
+    assert.equal((await here("getent", "hosts", "nobody.vm")).status, 2);
+    assert.equal((await here("getent", "ahostsv4", "www.world.test")).stdout.split(/\s+/)[0], WEB.four(80));
+    await ok("vm", "publish", "strict", "8000");
+    await ok("vm", "exec", "strict", "--", "perl", "-e", webServer);
+    assert.equal((await here("curl", "-sS", "http://strict.vm:8000/")).stdout, "from the guest");
+    await ok("vm", "unpublish", "strict", "8000");
+  } finally {
+    resolver.kill();
+    await world.setResolvers(RESOLVER);
+  }
+});
+
 /** Speaks with the other side without end, and says how it ended. */
 const talker = String.raw`
 use Socket qw(:all); $| = 1;

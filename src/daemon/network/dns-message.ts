@@ -23,8 +23,8 @@ const AUTHORITATIVE = 0x0400;
 export type Query = {
   id: number;
   recursionDesired: boolean;
-  /** Another operation than a query (a zone transfer's NOTIFY, an UPDATE). */
-  otherOperation: boolean;
+  /** As it stands in the flags: 0 for a query, others for a zone transfer's NOTIFY, an UPDATE. */
+  operation: number;
   /** Labels in lower case. */
   labels: string[];
   type: number;
@@ -73,7 +73,7 @@ export const parseQuery = (message: Uint8Array): Query | undefined => {
   return {
     id: view.getUint16(0),
     recursionDesired: (flags & RECURSION_DESIRED) !== 0,
-    otherOperation: (flags & OPCODE) !== 0,
+    operation: flags & OPCODE,
     labels: name.labels,
     type: view.getUint16(name.end),
     internet,
@@ -136,7 +136,7 @@ export const encodeAnswer = (query: Query, { code, answers, authority, ttl }: An
   header.writeUInt16BE(query.id, 0);
   const authoritative = code === responseCode.ok || code === responseCode.noSuchName ? AUTHORITATIVE : 0;
   const recursion = query.recursionDesired ? RECURSION_DESIRED : 0;
-  header.writeUInt16BE(RESPONSE | authoritative | recursion | (code & 0xf), 2);
+  header.writeUInt16BE(RESPONSE | query.operation | authoritative | recursion | (code & 0xf), 2);
   header.writeUInt16BE(1, 4);
   header.writeUInt16BE(answers.length, 6);
   header.writeUInt16BE(authority ? 1 : 0, 8);

@@ -37,12 +37,12 @@ export const answerDns = (
 };
 
 const decide = (
-  { edns, otherOperation, internet, labels, type }: Query,
+  { edns, operation, internet, labels, type }: Query,
   addressOf: (name: string) => string | undefined,
 ) => {
   const only = (code: number) => ({ code, answers: [], authority: undefined });
   if (edns !== undefined && edns > 0) return only(responseCode.badVersion);
-  if (otherOperation) return only(responseCode.notImplemented);
+  if (operation !== 0) return only(responseCode.notImplemented);
   if (!internet || labels.at(-1) !== ZONE) return only(responseCode.refused);
   const asks = (wanted: number) => type === wanted || type === recordType.any;
   const [name, ...more] = labels.slice(0, -1);
