@@ -78,7 +78,7 @@ test("a name is one however it is written, and an address has one way to be", ()
 });
 
 test("names, headers and values that cannot be what they should", () => {
-  for (const name of ["PATH", "https_proxy", "LD_PRELOAD", "NODE_OPTIONS", "a-b", "ä"])
+  for (const name of ["PATH", "XDG_STATE_HOME", "HOME", "https_proxy", "LD_PRELOAD", "NODE_OPTIONS", "a-b", "ä"])
     assert.throws(() => checkSecretName(name), isUsage, name);
   assert.deepEqual(checkSecretHeaders(["X-Token", "x-token", "Cookie"]), ["x-token", "cookie"]);
   for (const header of ["Host", "content-length", "Transfer-Encoding", "proxy-authorization", "a b", "x:y", ""])

@@ -26,9 +26,9 @@ export type SecretHost = {
 };
 
 const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
-/** What a shell or the proxy itself needs to be what it is. */
+/** What a shell, the proxy or banger itself needs to be what it is. */
 const TAKEN =
-  /^(?:path|home|user|logname|shell|term|lang|ld_.*|(?:http|https|all|no)_proxy|node_(?:options|extra_ca_certs|use_env_proxy)|ssl_cert_file|requests_ca_bundle|curl_ca_bundle|git_ssl_cainfo)$/i;
+  /^(?:path|home|user|logname|shell|term|lang|tmpdir|ld_.*|xdg_.*|banger_.*|notify_socket|docker_config|dbus_.*|(?:http|https|all|no)_proxy|node_(?:options|extra_ca_certs|use_env_proxy)|ssl_cert_file|requests_ca_bundle|curl_ca_bundle|git_ssl_cainfo)$/i;
 const LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?";
 const HOST = new RegExp(`^(?:\\*\\.${LABEL}(?:\\.${LABEL})+|${LABEL}(?:\\.${LABEL})*)$`);
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$/;

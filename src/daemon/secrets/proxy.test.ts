@@ -425,6 +425,23 @@ test("what is no request, or never becomes one, is bounded", async () => {
   );
 });
 
+test("a request that takes long is waited for, one that was sent right behind another too", async () => {
+  await using bed = await secretsBed({ idleLimit: 100 });
+  const waiting = Promise.withResolvers<ServerResponse>();
+  const port = await bed.http((request, response) => {
+    if (request.url === "/slow") waiting.resolve(response);
+    else response.end("quick\n");
+  });
+  const socket = connect(bed.port, "127.0.0.1");
+  const ask = (path: string, more = "") =>
+    `GET http://a.test:${port}${path} HTTP/1.1\r\nHost: a.test:${port}\r\n${more}\r\n`;
+  socket.write(ask("/quick") + ask("/slow", "Connection: close\r\n"));
+  const slow = await waiting.promise;
+  // Twice as long as a connection may be idle.
+  setTimeout(() => slow.end("slow\n"), 200);
+  assert.match(await text(socket), /quick[\s\S]*slow/);
+});
+
 test("a plain server gets a value only where the secret says so", async () => {
   await using bed = await secretsBed();
   const seen: (string | undefined)[] = [];

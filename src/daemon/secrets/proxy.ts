@@ -45,7 +45,7 @@ type Session = {
   to: SecretHost | undefined;
   /** Why nothing goes through it. */
   problem: BangerError | undefined;
-  /** A request is under way, or none: then it ends after a while. */
+  /** A request begins or ends; a connection without one ends after a while. */
   busy(isBusy: boolean): void;
 };
 
@@ -58,9 +58,15 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
   const begin = (connection: Duplex, to?: SecretHost, first?: Socket): Session => {
     const client = newClient(parts, first);
     let timer: NodeJS.Timeout | undefined;
-    const busy = (isBusy: boolean) => {
+    let underWay = 0;
+    const restart = () => {
       clearTimeout(timer);
-      if (!isBusy) timer = setTimeout(() => connection.destroy(), idleLimit);
+      if (underWay === 0 && !connection.destroyed) timer = setTimeout(() => connection.destroy(), idleLimit);
+    };
+    const busy = (isBusy: boolean) => {
+      // A client may send its next request before it has the answer to the last.
+      underWay += isBusy ? 1 : -1;
+      restart();
     };
     const session: Session = { client, to, problem: undefined, busy };
     sessions.set(connection, session);
@@ -73,7 +79,7 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
       client.close();
       connections.delete(connection);
     });
-    busy(false);
+    restart();
     return session;
   };
   const sessionOf = (socket: Duplex): Session => {

@@ -56,6 +56,22 @@ export const settle = (
   });
 };
 
+/**
+ * Those of a snapshot, which may be of somebody else's making: the daemon acts on their names and hosts.
+ * @throws SAVED_CORRUPT
+ */
+export const checkCopied = (records: readonly SecretRecord[]): void => {
+  try {
+    for (const { name, hosts, headers } of records) {
+      checkSecretName(name);
+      checkSecretHosts(hosts);
+      checkSecretHeaders(headers);
+    }
+  } catch (error) {
+    throw new BangerError("SAVED_CORRUPT", "what was saved names secrets as banger names none", { cause: error });
+  }
+};
+
 /** What replaces one of the same name takes its place. */
 export const merged = <T extends { name: string }>(there: readonly T[], fresh: readonly T[]): T[] => [
   ...there.map((one) => fresh.find(({ name }) => name === one.name) ?? one),

@@ -33,7 +33,7 @@ import { exposureNotes, type PublishedPorts, publishedPorts, recordOf } from "..
 import { changeRules, checkRules } from "../network/rules.ts";
 import { heedsRules, needsFilter, writeRules } from "../network/rules-file.ts";
 import { joinTeam } from "../network/team.ts";
-import { checkSecrets, merged, recordOf as secretRecordOf, settle } from "../secrets/records.ts";
+import { checkCopied, checkSecrets, merged, recordOf as secretRecordOf, settle } from "../secrets/records.ts";
 import type { KeptSecret } from "../secrets/values.ts";
 import { guestListeners, withPublished } from "./ports.ts";
 import { autoStop } from "./auto-stop.ts";
@@ -290,6 +290,7 @@ export const vmService = (store: VmStore, services: BootServices, defaults: () =
     if (filtered) requireFilter(network);
     if (wanted.nested && noNested)
       throw new BangerError("HOST_LIMIT", `--nested: ${noNested.reason}`, { hint: noNested.hint });
+    checkCopied(copied?.secrets ?? []);
     const given = settle(request.secrets ?? [], copied?.secrets ?? []);
     const secrets = merged(copied?.secrets ?? [], given.map(secretRecordOf));
     checkSecrets({ network: wanted.network, env: request.env ?? {} }, secrets);
