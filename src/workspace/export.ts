@@ -35,22 +35,29 @@ if [ "$3" = commits ]; then
   [ -n "$base" ] || set -- --root HEAD
   exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} --src-prefix=a/ --dst-prefix=b/ "$@"
 fi
-take() { git -c core.safecrlf=false -c advice.addEmbeddedRepo=false add --all .; }
+take() { git -c core.safecrlf=false -c advice.addEmbeddedRepo=false -c core.fsync=none -c core.looseCompression=0 add --all .; }
 # $1 what stands before each name, $2 base
 one() (
   dir=$(git rev-parse --absolute-git-dir) || exit 1
-  index=$(mktemp "$dir/banger-export.XXXXXX") || exit 1
-  trap 'rm -f "$index" "$index.lock"' EXIT
+  own=$(mktemp -d "$dir/banger-export.XXXXXX") || exit 1
+  trap 'rm -rf "$own"' EXIT
   trap 'exit 1' HUP INT TERM
-  if [ -f "$dir/index" ]; then cp -p "$dir/index" "$index"; else rm -f "$index"; fi
-  export GIT_INDEX_FILE="$index"
+  if [ -f "$dir/index" ]; then cp -p "$dir/index" "$own/index"; fi
+  export GIT_INDEX_FILE="$own/index"
+  # What is only looked at goes again, and need neither be packed tight nor outlast a power cut.
+  if [ -d "$dir/objects" ]; then
+    mkdir -p "$own/objects/info" && echo ../../objects >"$own/objects/info/alternates" || exit 1
+    export GIT_OBJECT_DIRECTORY="$own/objects"
+  fi
   # What git was told not to look at is looked at.
-  git ls-files -v -z | tr '\\n\\0' '\\0\\n' | sed -n 's/^[a-z] //p' | tr '\\n\\0' '\\0\\n' | git update-index -z --no-assume-unchanged --stdin
+  if git ls-files -v | grep -q '^[a-z]'; then
+    git ls-files -v -z | tr '\\n\\0' '\\0\\n' | sed -n 's/^[a-z] //p' | tr '\\n\\0' '\\0\\n' | git update-index -z --no-assume-unchanged --stdin
+  fi
   # What goes or shrinks while it is read makes git give up: somebody works there.
   take 2>/dev/null || take 2>/dev/null || take || exit 1
   tree=$(git write-tree) || exit 1
   git diff-tree -r -p ${plain} --src-prefix="a/$1" --dst-prefix="b/$1" "$2" "$tree" || exit 1
-  unset GIT_INDEX_FILE
+  unset GIT_INDEX_FILE GIT_OBJECT_DIRECTORY
   # A name that git puts in quotes is left out: a shell could not be told of it.
   [ -f .gitmodules ] || exit 0
   git ls-files --stage | sed -n '/\t"/d; s/^160000 [0-9a-f]* 0\t//p' | while IFS= read -r inner; do

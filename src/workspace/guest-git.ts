@@ -4,7 +4,7 @@ import { readFileIfThere } from "../host/files.ts";
 import { raw, type Setting } from "./git.ts";
 import type { History } from "./history.ts";
 import type { State } from "./state.ts";
-import { BASE_REF } from "./manifest.ts";
+import { BASE_INDEX, BASE_REF } from "./manifest.ts";
 
 export type SmallFile = { /** Below the repository's root. */ path: string; data: Uint8Array; mode: number };
 
@@ -31,8 +31,8 @@ const withoutSecret = (url: string): string =>
     return user.includes(":") || /^https?:/i.test(scheme) ? scheme : `${scheme}${name}@`;
   });
 
-/** @returns everything of `.git` but the pack */
-export const gitFiles = async (state: State, history: History): Promise<SmallFile[]> => {
+/** @param withIndex the guest's index too @returns everything of `.git` but the pack */
+export const gitFiles = async (state: State, history: History, withIndex: boolean): Promise<SmallFile[]> => {
   const { commit, branch, base } = state;
   const reference = branch === undefined ? undefined : `refs/heads/${raw(branch)}`;
   const upstream = await upstreamOf(state);
@@ -48,7 +48,8 @@ export const gitFiles = async (state: State, history: History): Promise<SmallFil
     file("objects/info/.keep", ""),
     ...(history.shallow.length > 0 ? [file("shallow", `${history.shallow.join("\n")}\n`)] : []),
     ...(state.worktree && sparse !== undefined ? [file("info/sparse-checkout", raw(sparse))] : []),
-    { path: "index", data: await readFile(state.indexFile), mode: 0o644 },
+    ...(withIndex ? [{ path: "index", data: await readFile(state.indexFile), mode: 0o644 }] : []),
+    { path: BASE_INDEX, data: await readFile(state.baseIndexFile), mode: 0o644 },
   ];
 };
 

@@ -27,20 +27,19 @@ export const packHistory = async (
 ): Promise<History> => {
   const { repository, commit, base, env } = state;
   const { git } = repository;
-  const edge =
-    commit === undefined || (had?.commits.includes(commit) && depth !== undefined)
-      ? // The guest has it with its history.
-        []
-      : await edgeOf(state, commit, depth, had?.shallow ?? []);
+  const hasIt = commit === undefined || (had?.commits.includes(commit) && depth !== undefined);
+  const [edge, staged, known] = await Promise.all([
+    // The guest has it with its history.
+    hasIt ? [] : edgeOf(state, commit, depth, had?.shallow ?? []),
+    stagedObjects(state),
+    commitsHere(state, had?.commits ?? []),
+  ]);
   const shallow = [...new Set([...edge, ...(had?.shallow ?? [])])];
-  const known: string[] = [];
-  for (const oid of had?.commits ?? [])
-    if (await git.ask(["rev-parse", "--verify", "--quiet", `${oid}^{commit}`], env)) known.push(oid);
   const input = [
     ...shallow.map((oid) => `--shallow ${oid}`),
     base,
     ...(commit === undefined ? [] : [commit]),
-    ...(await stagedObjects(state)),
+    ...staged,
     ...known.map((oid) => `^${oid}`),
   ].join("\n");
   const args = [
@@ -94,18 +93,22 @@ const edgeOf = async (
   return [...edge];
 };
 
+/** Of those commits the ones that the host has. */
+const commitsHere = async ({ repository, env }: State, oids: readonly string[]): Promise<string[]> => {
+  if (oids.length === 0) return [];
+  const input = oids.map((oid) => `${oid}\n`).join("");
+  const { stdout } = await repository.git(["cat-file", "--batch-check=%(objectname) %(objecttype)"], { env, input });
+  return stdout.toString("latin1").match(/^[0-9a-f]+(?= commit$)/gm) ?? [];
+};
+
 /** Objects that only the index has: staged contents that the working tree has moved on from. */
 const stagedObjects = async ({ repository, base, indexFile, env, worktree }: State): Promise<string[]> => {
   if (!worktree) return [];
-  const { stdout } = await repository.git(
-    ["diff-index", "--cached", "--raw", "--no-renames", "--no-abbrev", "-z", base],
-    {
-      env: { ...env, GIT_INDEX_FILE: indexFile },
-    },
-  );
-  const unmerged = await repository.git(["ls-files", "--unmerged", "-z"], {
-    env: { ...env, GIT_INDEX_FILE: indexFile },
-  });
+  const own = { env: { ...env, GIT_INDEX_FILE: indexFile } };
+  const [{ stdout }, unmerged] = await Promise.all([
+    repository.git(["diff-index", "--cached", "--raw", "--no-renames", "--no-abbrev", "-z", base], own),
+    repository.git(["ls-files", "--unmerged", "-z"], own),
+  ]);
   const oids = [
     ...zeroed(stdout).flatMap((line) => {
       const [, mode, oid] = /^:\d+ (\d+) [0-9a-f]+ ([0-9a-f]+) /.exec(line) ?? [];

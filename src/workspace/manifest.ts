@@ -3,15 +3,26 @@ import type { State } from "./state.ts";
 
 /** What changes in the guest are measured against. */
 export const BASE_REF = "refs/banger/base";
+/** In the guest's git folder: an index of that. */
+export const BASE_INDEX = "banger-base-index";
 
 /** How much of the history travels: some commits, all, or none (files only). */
 export const workspaceModes = ["shallow", "full", "files"] as const;
 export type WorkspaceMode = (typeof workspaceModes)[number];
 
-export type RepositoryManifest = { commit?: string; base: string; branch?: string; shallow: string[] };
+export type RepositoryManifest = {
+  commit?: string;
+  base: string;
+  branch?: string;
+  shallow: string[];
+  /** SHA-256 of the guest's index as it was sent. */
+  index?: string;
+};
 
 export type Manifest = {
   version: 1;
+  /** Another one each time that it is written. */
+  id?: string;
   /** The guest may have part of this only: its sending was begun. */
   arriving: boolean;
   /** Nothing can be written there, by a mount of the guest's. Absent: that is not known. */
@@ -25,8 +36,27 @@ export type Manifest = {
   files: Record<string, string>;
 };
 
-/** Where the guest keeps it. */
-export const manifestPath = (name: string): string => `/var/lib/banger/workspaces/${name}.json`;
+/** What is on its way to a guest, while it is. */
+export type Arriving = {
+  /** `id` of the manifest that it leads on from; empty: of none. */
+  replaces: string;
+  /** `100644 OID` by path, of what is sent. */
+  files: Record<string, string>;
+  /** Where it leads on from none: what it will be, without its files. */
+  first?: Manifest;
+};
+
+/** Where the guest keeps it, packed by gzip, and beside it what is on its way. */
+export const manifestPath = (name: string): string => `/var/lib/banger/workspaces/${name}.json.gz`;
+export const arrivingPath = (name: string): string => `/var/lib/banger/workspaces/${name}.arriving.json`;
+
+/** @throws SyntaxError; undefined where it is nothing of the kind */
+export const parseArriving = (text: string): Arriving | undefined => {
+  const value = JSON.parse(text) as Partial<Arriving> | null;
+  if (typeof value?.replaces !== "string" || typeof value.files !== "object" || !value.files) return undefined;
+  const first = value.first && parseManifest(JSON.stringify(value.first));
+  return { replaces: value.replaces, files: value.files, ...(first ? { first } : {}) };
+};
 
 /** @throws SyntaxError; undefined where it is of another version or no manifest */
 export const parseManifest = (text: string): Manifest | undefined => {

@@ -1,5 +1,6 @@
 /** A repository and its submodules, read once, and the stream that brings a guest from what it has to that. */
-import { mkdir, stat } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { BangerError } from "../contract/errors.ts";
 import { throwIfAborted } from "../contract/progress.ts";
@@ -25,6 +26,7 @@ export type WorkspacePlan = {
 /**
  * @param path a folder of the repository
  * @param folder empty and ours; must be there as long as the plan is used
+ * @param onRepository is told which it is before it is read, which takes longer
  * @throws WORKSPACE_REFUSED
  */
 export const planWorkspace = async (
@@ -32,8 +34,10 @@ export const planWorkspace = async (
   wanted: Wanted & { mode: WorkspaceMode },
   folder: string,
   signal: AbortSignal,
+  onRepository: (repository: Repository) => void = () => undefined,
 ): Promise<WorkspacePlan> => {
   const repository = await openRepository(path, signal);
+  onRepository(repository);
   const states = new Map<string, State>();
   const notes: string[] = [];
   const visit = async (at: string, found: Repository, choice: Wanted): Promise<void> => {
@@ -85,12 +89,27 @@ export type Difference = {
   archive(): AsyncGenerator<Uint8Array>;
 };
 
-/** @param before what the guest has; undefined: nothing */
+/** Names alone, which need nothing packed. @param before what the guest has; undefined: nothing */
+export const compareWith = ({ states, mode, paths }: WorkspacePlan, before: Manifest | undefined) => {
+  const manifest = manifestOf(states, new Map(), mode);
+  const has: Readonly<Record<string, string>> = before && !before.arriving ? before.files : {};
+  return {
+    manifest,
+    changed: paths.filter((path) => manifest.files[path] !== has[path]),
+    removed: Object.keys(before?.files ?? {}).filter((path) => !Object.hasOwn(manifest.files, path)),
+  };
+};
+
+/**
+ * @param before what the guest has; undefined: nothing
+ * @param anew also what the guest may have changed by itself
+ */
 export const differenceFrom = async (
   plan: WorkspacePlan,
   before: Manifest | undefined,
   folder: string,
   signal: AbortSignal,
+  anew = false,
 ): Promise<Difference> => {
   const { states, mode } = plan;
   const histories = new Map<string, History>();
@@ -104,18 +123,28 @@ export const differenceFrom = async (
       const commits = had ? [had.base, ...(had.commit ? [had.commit] : [])] : [];
       histories.set(at, await packHistory(state, { depth, had: had && { commits, shallow: had.shallow } }, target));
     }
-  const manifest = manifestOf(states, new Map([...histories].map(([at, { shallow }]) => [at, shallow])), mode);
-  const has: Readonly<Record<string, string>> = before && !before.arriving ? before.files : {};
-  const changed = plan.paths.filter((path) => manifest.files[path] !== has[path]);
-  const removed = Object.keys(before?.files ?? {}).filter((path) => !Object.hasOwn(manifest.files, path));
+  const { changed, removed, manifest } = compareWith(plan, before);
+  /** Repositories whose index the guest has: what it has put there itself stays. */
+  const indexed = new Set<string>();
+  for (const [at, { shallow }] of histories) {
+    const own = manifest.repositories[at];
+    const state = states.get(at);
+    if (!own || !state) continue;
+    own.shallow = shallow;
+    own.index = createHash("sha256")
+      .update(await readFile(state.indexFile))
+      .digest("hex");
+    const had = before?.arriving || anew ? undefined : before?.repositories[at];
+    if (had && had.index === own.index && had.commit === own.commit && had.branch === own.branch) indexed.add(at);
+  }
   // Files of the git folder that are not written anew.
   for (const at of states.keys()) {
     const wasShallow = (before?.repositories[at]?.shallow.length ?? 0) > 0;
     if (wasShallow && histories.get(at)?.shallow.length === 0) removed.push(below(at, ".git/shallow"));
   }
   const going = new Set(changed);
-  const size = await sizeOf(plan, going, histories);
-  return { changed, removed, manifest, size, archive: () => archiveOf(plan, going, histories) };
+  const size = await sizeOf(plan, going, histories, indexed);
+  return { changed, removed, manifest, size, archive: () => archiveOf(plan, going, histories, indexed) };
 };
 
 /** A header and what fills its last block, in bytes. */
@@ -125,9 +154,10 @@ const sizeOf = async (
   { states }: WorkspacePlan,
   going: ReadonlySet<string>,
   histories: ReadonlyMap<string, History>,
+  indexed: ReadonlySet<string>,
 ): Promise<number> => {
   let size = 0;
-  for (const [at, { entries, repository, env, indexFile }] of states) {
+  for (const [at, { entries, repository, env, indexFile, baseIndexFile }] of states) {
     const oids = entries.filter(({ path }) => going.has(below(at, path))).map(({ oid }) => oid);
     const checked = await repository.git(["cat-file", "--batch-check=%(objectsize)", "--buffer"], {
       env,
@@ -137,7 +167,7 @@ const sizeOf = async (
     size += oids.length * PER_FILE;
     const pack = histories.get(at)?.pack;
     const files = [
-      ...(histories.has(at) ? [indexFile] : []),
+      ...(histories.has(at) ? [baseIndexFile, ...(indexed.has(at) ? [] : [indexFile])] : []),
       ...(pack === undefined ? [] : [`${pack}.pack`, `${pack}.idx`]),
     ];
     for (const file of files) size += (await stat(file)).size;
@@ -149,6 +179,7 @@ async function* archiveOf(
   { states, repository }: WorkspacePlan,
   changed: ReadonlySet<string>,
   histories: ReadonlyMap<string, History>,
+  indexed: ReadonlySet<string>,
 ): AsyncGenerator<Uint8Array> {
   const now = Math.floor(Date.now() / 1000);
   for (const [at, history] of histories) {
@@ -164,7 +195,8 @@ async function* archiveOf(
       if (state.repository.promisor !== undefined)
         yield* smallFile(git(`objects/pack/${name}.promisor`), Buffer.alloc(0), 0o444, now);
     }
-    for (const { path, data, mode } of await gitFiles(state, history)) yield* smallFile(git(path), data, mode, now);
+    for (const { path, data, mode } of await gitFiles(state, history, !indexed.has(at)))
+      yield* smallFile(git(path), data, mode, now);
   }
   for (const [at, { entries }] of states)
     for (const { path, mode } of entries) if (mode === "160000") yield* folderEntry(below(at, path), now);

@@ -33,6 +33,8 @@ export type State = {
   worktree: boolean;
   /** The guest's index. */
   indexFile: string;
+  /** An index of what travels. */
+  baseIndexFile: string;
   /** For git, to see the objects that were made for this. */
   env: Record<string, string>;
   /** What the user should know of how it came to be. */
@@ -202,6 +204,7 @@ const stateOfWorktree = async (
     submodules: await submodulesOf(repository, entries),
     worktree: true,
     indexFile,
+    baseIndexFile: stateIndex,
     env: objects,
     notes: [],
   };
@@ -220,7 +223,7 @@ const copyIndex = async (from: string, to: string): Promise<void> => {
 /** A commit of what the index at `env` holds: `head` itself where that is the same. */
 const baseOf = async ({ git }: Repository, head: string | undefined, env: Record<string, string>): Promise<string> => {
   const line = (bytes: Buffer) => bytes.toString("utf8").trim();
-  const tree = line((await git(["write-tree"], { env })).stdout);
+  const tree = line((await git(["write-tree", "--missing-ok"], { env })).stdout);
   if (head !== undefined && (await git.ask(["rev-parse", `${head}^{tree}`], env)) === tree) return head;
   const parent = head === undefined ? [] : ["-p", head];
   const message = "The working tree as banger brought it in";
@@ -280,6 +283,7 @@ const stateOfCommit = async (
     submodules: [],
     worktree: false,
     indexFile,
+    baseIndexFile: indexFile,
     env: objects,
     notes:
       fetched === 0 ? [] : [`${fetched} objects that this partial clone lacked were fetched from where it came from`],

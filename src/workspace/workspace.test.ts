@@ -3,10 +3,13 @@ import assert from "node:assert/strict";
 import { appendFile, chmod, mkdir, readFile, readlink, rename, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { gitIn, type Repositories, repositories } from "../../test/support/repositories.ts";
+import { Readable } from "node:stream";
+import { gitEnv, gitIn, type Repositories, repositories } from "../../test/support/repositories.ts";
 import { BangerError } from "../contract/errors.ts";
+import { startProcess } from "../host/process.ts";
 import { exportStatus } from "./export.ts";
 import { headOf } from "./head.ts";
+import { listProgram, readListing } from "./review/listing.ts";
 
 let all: Repositories;
 let folder: string;
@@ -303,6 +306,66 @@ test("what the copy has changed comes back as a patch that git applies, and its 
   assert.match((await patchOf(target, "diff", "HEAD")).stdout.toString("latin1"), /^diff --git a\/gone/);
   await assert.rejects(patchOf(target, "diff", "no-such"), { code: exportStatus.noBase });
   await assert.rejects(patchOf(await fresh("plain"), "diff"), { code: exportStatus.noRepository });
+});
+
+const namesIn = async (path: string): Promise<string[]> => {
+  const [program = "", ...args] = listProgram(path);
+  await using listing = await startProcess({
+    argv: [program, ...args],
+    env: gitEnv,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const found: string[] = [];
+  for await (const batch of readListing(listing.child.stdout as AsyncIterable<Uint8Array>))
+    found.push(...batch.map(({ path: name, oldMode, newMode }) => `${oldMode ? (newMode ? "M" : "D") : "A"} ${name}`));
+  return found.sort();
+};
+
+test("the names of what the copy has changed are told without the patch: no others, and whatever was committed meanwhile", async () => {
+  const { path, git } = await repository("names");
+  for (const name of ["open", "staged", "edited", "committed", "gone", "line\nbreak"])
+    await writeFile(join(path, name), `${name}\n`);
+  await writeFile(join(path, ".gitignore"), "*.o\n");
+  await git("add", "--all");
+  await git("commit", "--quiet", "-m", "first");
+  await appendFile(join(path, "open"), "host\n");
+  await appendFile(join(path, "staged"), "host\n");
+  await git("add", "staged");
+  await writeFile(join(path, "also open"), "host\n");
+  const target = await fresh("guest");
+  await bring(path, target, { includeUntracked: true });
+  assert.deepEqual(await namesIn(target), []);
+  const guest = gitIn(target);
+  await appendFile(join(target, "committed"), "guest\n");
+  await writeFile(join(target, "new"), "guest\n");
+  await guest("add", "--all");
+  await guest("commit", "--quiet", "-m", "in the guest");
+  for (const name of ["edited", "line\nbreak"]) await appendFile(join(target, name), "guest\n");
+  await rm(join(target, "gone"));
+  for (const name of ["x.o", "newer"]) await writeFile(join(target, name), "guest\n");
+  await gitIn(target)("init", "--quiet", "nested");
+  assert.deepEqual(await namesIn(target), [
+    "A nested",
+    "A new",
+    "A newer",
+    "D gone",
+    "M committed",
+    "M edited",
+    "M line\nbreak",
+  ]);
+
+  const listed = async (...chunks: string[]) => {
+    const batches: unknown[] = [];
+    for await (const batch of readListing(Readable.from(chunks.map((chunk) => Buffer.from(chunk, "latin1")))))
+      batches.push(batch);
+    return batches;
+  };
+  assert.deepEqual(await listed("R a\0C", " a\0\0b", "\xff/", "\0"), [
+    [{ path: "a", oldMode: "100644" }],
+    [{ path: "b\xff", newMode: "160000" }],
+  ]);
+  for (const text of ["a\0", "X a\0", "C \0", "C".repeat(70_000)])
+    await assert.rejects(listed(text), (error) => error instanceof BangerError && error.code === "GUEST_ERROR");
 });
 
 test("what is no working tree is refused with what to do", async () => {

@@ -105,9 +105,9 @@ test("a command that is ended while its VM boots or its repository travels takes
     [/workspace: /, "SIGKILL", null],
     [/boot: /, "SIGKILL", null],
   ] as const) {
-    const deleted = outputHolds(changes, /deleted/);
     const child = host.start(["vm", "run", large, "--", "true"]);
-    await outputHolds(child, stage);
+    await outputHolds(child, stage, 180_000);
+    const deleted = outputHolds(changes, /deleted/);
     child.kill(signal);
     const done = await finish(child);
     assert.equal(done.status, status, done.stderr);
@@ -272,4 +272,29 @@ test("a clone of a server behind ssh comes with its origin, and work done in the
     (await inGuest("git -C /home/git/app.git -c safe.directory='*' show 'topic:moved file'")).trim(),
     "three",
   );
+});
+
+test("a prepare that is killed again and again is made good by the next one, and what the guest has put into its index stays there", async () => {
+  const cut = join(host.env.HOME, "cut");
+  await mkdir(cut);
+  await git("-C", cut, "init", "--quiet", "--initial-branch=main");
+  await writeFile(join(cut, "small"), "small\n");
+  await execFileAsync("dd", ["if=/dev/urandom", `of=${cut}/large`, "bs=1M", "count=100"]);
+  await git("-C", cut, "add", "--all");
+  await git("-C", cut, "commit", "--quiet", "-m", "first");
+  for (let turn = 0; turn < 2; turn++) {
+    const child = host.start(["vm", "workspace", "prepare", "box", cut]);
+    await outputHolds(child, /workspace: cut, .*MiB of/);
+    child.kill("SIGKILL");
+    await finish(child);
+    if (turn === 0) await git("-C", cut, "mv", "small", "moved");
+  }
+  await good(host.banger("vm", "workspace", "prepare", "box", cut));
+  const size = "git status --porcelain; stat -c %s large; ls";
+  assert.equal(await inGuest(size), `R  small -> moved\n${100 * 2 ** 20}\nlarge\nmoved\n`);
+  await inGuest("echo new > new; git add new");
+  await appendFile(join(cut, "moved"), "edited\n");
+  const second = host.start(["vm", "workspace", "prepare", "box", cut]);
+  assert.match((await good(finish(second))).stdout, /1 of 2 files sent/);
+  assert.equal(await inGuest("git status --porcelain"), "RM small -> moved\nA  new\n");
 });

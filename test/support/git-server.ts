@@ -35,7 +35,7 @@ export const gitServer = async (root: string, password?: string): Promise<GitSer
         GIT_PROTOCOL: header("git-protocol"),
         REMOTE_USER: "me",
       },
-      stdio: ["pipe", "pipe", "inherit"],
+      stdio: ["pipe", "pipe", "ignore"],
     });
     // It may know its answer before it has read all.
     backend.stdin.on("error", () => backend.stdin.destroy());

@@ -55,6 +55,7 @@ const level = async (files: Record<string, string>): Promise<void> => {
   await git("commit", "--quiet", "-m", "first");
   await git("update-ref", "refs/banger/base", "HEAD");
   await cp(repo, guest, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
+  await cp(join(guest, ".git/index"), join(guest, ".git/banger-base-index"), { preserveTimestamps: true });
 };
 
 before(async () => {

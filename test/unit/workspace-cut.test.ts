@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { bangerIn, type Environment, finish, startBanger } from "../support/host.ts";
+import { localGuest } from "../support/local-guest.ts";
 import { gitIn, traceOf } from "../support/repositories.ts";
+import type { StandIn } from "../support/stand-in-daemon.ts";
 import { processEnds } from "../support/wait.ts";
 
 const run = promisify(execFile);
@@ -15,6 +17,7 @@ const main = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
 let folder: string;
 let repo: string;
 let env: Environment;
+let daemon: StandIn;
 const at = (name: string) => join(folder, name);
 
 before(async () => {
@@ -27,6 +30,8 @@ before(async () => {
     XDG_RUNTIME_DIR: at("run"),
   };
   for (const path of Object.values(env)) await mkdir(path, { mode: 0o700 });
+  // A prepare asks the guest what it has while it reads.
+  daemon = await localGuest(env.XDG_RUNTIME_DIR, () => ({ id: "1", name: "box" }));
   repo = at("repo");
   await mkdir(repo);
   const git = gitIn(repo);
@@ -44,7 +49,10 @@ exec '${real}' "$@"
 `;
   await writeFile(at("bin/git"), script, { mode: 0o755 });
 });
-after(() => rm(folder, { recursive: true, force: true }));
+after(async () => {
+  await daemon[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
 
 const staging = () => readdir(join(env.XDG_CACHE_HOME, "banger", "workspaces"));
 

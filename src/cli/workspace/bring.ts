@@ -2,12 +2,13 @@
 import { BangerError } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
 import type { Client } from "../../client/client.ts";
-import { type Manifest, manifestPath, parseManifest } from "../../workspace/manifest.ts";
-import { differenceFrom, type WorkspacePlan } from "../../workspace/plan.ts";
+import type { Manifest } from "../../workspace/manifest.ts";
+import { compareWith, type Difference, differenceFrom, type WorkspacePlan } from "../../workspace/plan.ts";
 import { type GuestFiles, guestFiles } from "../copy/guest-files.ts";
 import { byteMeter } from "../copy/meter.ts";
 import { changesInGuest } from "./guest-changes.ts";
 import { type GuestProgram, guestProgram } from "./guest.ts";
+import { readRecord, writeArriving, writeRecord } from "./record.ts";
 
 export type Brought = {
   path: string;
@@ -24,6 +25,8 @@ export type BringOptions = {
   /** Also over what was changed in the guest. */
   force: boolean;
   readonly: boolean;
+  /** What the guest has, where it has been asked already. */
+  record?: Promise<Manifest | undefined> | undefined;
 };
 
 export const workspacePath = ({ repository }: WorkspacePlan): string => `/root/${repository.name}`;
@@ -43,20 +46,24 @@ export const bringIn = async (
   const program = guestProgram(client, vm, progress.signal);
   const { repository } = plan;
   const path = workspacePath(plan);
-  const record = manifestPath(repository.name);
   progress.report({ stage: "workspace", message: `reading ${repository.root}` });
-  const before = await manifestIn(files, record);
+  const before = await (options.record ?? readRecord(files, repository.name));
   if (before === undefined) await refuseForeign(files, path);
   else if (!options.force) await refuseOther(plan, path, before);
-  const difference = await differenceFrom(plan, before, options.staging, progress.signal);
+  const compared = compareWith(plan, before);
+  // The guest is looked at while the host packs.
+  const [packing, looking] = await Promise.allSettled([
+    differenceFrom(plan, before, options.staging, progress.signal, options.force),
+    before && !before.arriving && !options.force ? refuseOverwriting(files, path, before, compared) : undefined,
+  ]);
+  for (const result of [looking, packing]) if (result.status === "rejected") throw result.reason;
+  const difference = (packing as PromiseFulfilledResult<Difference>).value;
   const { changed, removed } = difference;
   const manifest = { ...difference.manifest, source: repository.root, readonly: options.readonly };
-  if (before && !before.arriving && !options.force) await refuseOverwriting(files, path, before, difference);
   if (before && before.readonly !== false)
     await program(["sh", "-c", 'while umount "$1" 2>/dev/null; do :; done', "sh", path]);
 
-  // Until all is there, the guest is known to have any part of the old and the new.
-  await writeManifest(files, record, { ...manifest, arriving: true, files: { ...before?.files, ...manifest.files } });
+  await writeArriving(files, repository.name, before, manifest, changed);
   if (removed.length > 0) await remove(program, path, removed);
   const archive = byteMeter(
     (event) => progress.report({ ...event, stage: "workspace" }),
@@ -64,7 +71,7 @@ export const bringIn = async (
     difference.size,
   );
   await files.send({ op: "tar_in", path, uid: 0, gid: 0 }, archive.count(difference.archive()));
-  await writeManifest(files, record, manifest);
+  await writeRecord(files, repository.name, manifest);
   if (options.readonly) await makeReadOnly(program, path);
   const { commit } = plan.states.get("") ?? {};
   const workspace = {
@@ -82,29 +89,6 @@ export const bringIn = async (
     bytes: difference.size,
   };
 };
-
-const manifestIn = async (files: GuestFiles, path: string): Promise<Manifest | undefined> => {
-  if (!(await files.stat(path))) return undefined;
-  const chunks: Buffer[] = [];
-  await files.receive({ op: "read", path }, async (data) => {
-    for await (const chunk of data) chunks.push(chunk as Buffer);
-  });
-  try {
-    return parseManifest(Buffer.concat(chunks).toString("utf8"));
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    return undefined;
-  }
-};
-
-const writeManifest = (files: GuestFiles, path: string, manifest: Manifest): Promise<void> => {
-  const data = Buffer.from(JSON.stringify(manifest));
-  return files.send({ op: "write", path, mode: 0o600, parents: true, size: data.length }, once(data));
-};
-
-async function* once(data: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield data;
-}
 
 const refuseForeign = async (files: GuestFiles, path: string): Promise<void> => {
   if (!(await files.stat(path, false))) return;

@@ -3,6 +3,7 @@ import type { ValuesOf } from "../command.ts";
 import type { workspaceFlags } from "../flags/workspace.ts";
 import { printable } from "../render/table.ts";
 import type { WorkspacePlan } from "../../workspace/plan.ts";
+import type { Repository } from "../../workspace/repository.ts";
 
 export type WorkspaceValues = ValuesOf<typeof workspaceFlags>;
 
@@ -12,10 +13,11 @@ export const planFrom = async (
   values: WorkspaceValues,
   staging: string,
   signal: AbortSignal,
+  onRepository?: (repository: Repository) => void,
 ): Promise<WorkspacePlan> => {
   const { planWorkspace } = await import("../../workspace/plan.ts");
   const { branch, from, mode = "shallow", "include-untracked": includeUntracked } = values;
-  return await planWorkspace(path, { branch, from, mode, includeUntracked }, staging, signal);
+  return await planWorkspace(path, { branch, from, mode, includeUntracked }, staging, signal, onRepository);
 };
 
 const named = (path: string): string => Buffer.from(path, "latin1").toString("utf8");

@@ -6,8 +6,10 @@ import { workspaceFlags } from "../flags/workspace.ts";
 import { interruptible } from "../interrupt.ts";
 import { progressDisplay } from "../render/progress.ts";
 import { sayNotes, vmArgument } from "../vm/shared.ts";
+import { guestFiles } from "../copy/guest-files.ts";
 import { bringIn } from "./bring.ts";
 import { listing, planFrom } from "./plan.ts";
+import { readRecord } from "./record.ts";
 import { workspaceStaging } from "./staging.ts";
 import { setUp } from "./tools.ts";
 
@@ -31,10 +33,17 @@ export const command = defineCommand({
     using interrupt = interruptible();
     using display = progressDisplay();
     await using staging = await workspaceStaging();
-    const plan = await planFrom(path, values, staging.path, interrupt.signal);
-    if (values["dry-run"]) return listing(plan);
     using client = openClient();
-    const options = { staging: staging.path, force: values.force, readonly: values.readonly };
+    const files = guestFiles(client, vm, interrupt.signal);
+    let record: ReturnType<typeof readRecord> | undefined;
+    const plan = await planFrom(path, values, staging.path, interrupt.signal, ({ name }) => {
+      if (values["dry-run"]) return;
+      record = readRecord(files, name);
+      // Whoever reads a repository that is refused does not wait for it.
+      record.catch(() => undefined);
+    });
+    if (values["dry-run"]) return listing(plan);
+    const options = { staging: staging.path, force: values.force, readonly: values.readonly, record };
     const brought = await bringIn(client, vm, plan, options, { signal: interrupt.signal, report: display.report });
     if (!values["no-bootstrap"]) {
       const { name, id } = await client.call("vmShow", { vm }, {});

@@ -90,8 +90,8 @@ const reviewByHand = async (client: Client, vm: Vm, signal: AbortSignal): Promis
     const repository = await repositoryOf(vm);
     const review = newReview(repository.root, repository.git);
     const load = async (onFile: () => void): Promise<void> => {
-      for (const some of [names.known, names.all]) {
-        review.list(await some);
+      for await (const some of names) {
+        review.list(some);
         onFile();
       }
       await review.lookUpIgnored();

@@ -27,14 +27,27 @@ export const interact = async (
   /** Waits for a `y`. */
   let asked: (() => Promise<void>) | undefined;
   let due: NodeJS.Timeout | undefined;
+  let drawn = 0;
+  /** Of the file that the cursor was put on: others may come before it. */
+  let on: string | undefined;
+  let isPut = false;
 
-  const draw = (): void => screen.draw(screenOf(vm, review, cursor, terminalSize()));
+  const draw = (): void => {
+    drawn = performance.now();
+    if (isPut) on = current()?.path;
+    screen.draw(screenOf(vm, review, cursor, terminalSize()));
+  };
   const drawSoon = (): void => {
-    due ??= setTimeout(() => {
-      due = undefined;
-      keepInside();
-      draw();
-    }, DRAW_EVERY);
+    due ??= setTimeout(
+      () => {
+        due = undefined;
+        const now = entriesShown(review, cursor).findIndex(({ path }) => path === on);
+        if (now >= 0) cursor.index = now;
+        keepInside();
+        draw();
+      },
+      Math.max(0, drawn + DRAW_EVERY - performance.now()),
+    );
   };
   const current = (): Entry | undefined => entriesShown(review, cursor)[cursor.index];
   const keepInside = (): void => {
@@ -125,6 +138,7 @@ export const interact = async (
     return entry !== undefined && act(entry);
   };
   const onKey = (name: string): void => {
+    isPut = true;
     const answer = asked;
     asked = undefined;
     cursor.message = undefined;
