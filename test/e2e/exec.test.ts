@@ -82,6 +82,12 @@ test("environment, folder and user are those asked for", async () => {
   assert.equal(done.stdout, "hi there|yes|/tmp|www-data|/var/www\n");
 });
 
+test("when the guest has no memory left its kernel may end a command, and never the agent", async () => {
+  const scores = "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj; (exec cat /proc/self/oom_score_adj)";
+  for (const user of ["root", "nobody"])
+    assert.equal((await exec("--user", user, "--", "sh", "-c", scores)).stdout, "0\n-1000\n0\n");
+});
+
 test("an unknown user is an error that names it", async () => {
   const done = await exec("--user", "nobody-such", "--", "true");
   assert.equal(done.status, 1);

@@ -5,7 +5,8 @@
 
 use crate::sys;
 use std::ffi::{CStr, CString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::RawFd;
 use std::ptr;
 
@@ -68,17 +69,46 @@ struct Shared<'a> {
 /// Starts processes, one at a time, from one reusable stack.
 pub struct Spawner {
     stack: Box<[u128]>,
+    /// Opened at the first program, when this process is the one that stays.
+    score: Option<OomScore>,
+}
+
+/// Our own OOM score, which the kernel gives to our children. Looking the file up anew in each child would be a twentieth of a clone's first command.
+struct OomScore {
+    file: File,
+    ours: String,
+}
+
+impl OomScore {
+    fn open() -> io::Result<OomScore> {
+        let mut file = File::options().read(true).write(true).open("/proc/self/oom_score_adj")?;
+        let mut ours = String::new();
+        file.read_to_string(&mut ours)?;
+        Ok(OomScore { file, ours })
+    }
+
+    /// Advisory: a program runs all the same where this fails.
+    fn set(&self, score: &str) {
+        let _ = (&self.file).write_all(score.as_bytes());
+    }
 }
 
 impl Spawner {
     pub fn new() -> Spawner {
-        Spawner { stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice() }
+        Spawner { stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice(), score: None }
     }
 
     /// Returns the process id once the program has been executed.
     pub fn spawn(&mut self, plan: &Plan) -> Result<i32, SpawnError> {
         let mut shared =
             Shared { plan, argv: pointers(plan.argv), environment: pointers(plan.environment), failed: None };
+        if plan.privileged && self.score.is_none() {
+            self.score = OomScore::open().ok();
+        }
+        let score = if plan.privileged { self.score.as_ref() } else { None };
+        if let Some(score) = score {
+            score.set("0");
+        }
         // SAFETY: the child runs on `stack`, which nobody else uses, and we are suspended until it executes or exits, so all it
         // reads outlives it and its one write to `shared` races with nothing. All our signals are blocked: no handler runs in it.
         let pid = unsafe {
@@ -86,6 +116,9 @@ impl Spawner {
             let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
             libc::clone(child, top.cast(), flags, ptr::from_mut(&mut shared).cast())
         };
+        if let Some(score) = score {
+            score.set(&score.ours);
+        }
         if pid < 0 {
             return Err(SpawnError { stage: Stage::Setup, error: io::Error::last_os_error(), program: 0 });
         }
@@ -144,16 +177,10 @@ unsafe fn run(shared: &Shared) -> Failed {
     }
 }
 
-/// Limits, OOM score, groups and user of the program.
+/// Limits, groups and user of the program.
 unsafe fn become_program(plan: &Plan) -> bool {
     // SAFETY: as in `run`.
     unsafe {
-        // Advisory: the program runs all the same where /proc is missing.
-        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if score >= 0 {
-            libc::write(score, c"0".as_ptr().cast(), 1);
-            libc::close(score);
-        }
         libc::setrlimit(libc::RLIMIT_NOFILE, &PROGRAM_FILES);
         libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) == 0
             && libc::syscall(libc::SYS_setresgid, plan.gid, plan.gid, plan.gid) == 0
