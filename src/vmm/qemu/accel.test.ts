@@ -20,7 +20,6 @@ test("what the probe found is what QEMU is told", () => {
     name: "box",
     vcpu: 2,
     memory: 2 ** 28,
-    nested: false,
     kernel: "k",
     initramfs: "i",
     kernelArguments: [],
@@ -31,12 +30,12 @@ test("what the probe found is what QEMU is told", () => {
     networkLog: "",
     saving: "",
   };
-  const accelOf = (accel: "tcg" | "kvm", parallel: boolean) => {
-    const argv = qemuArguments("qemu", { accel, parallel }, noLimits, spec, [], undefined);
+  const accelOf = (accel: "tcg" | "kvm", parallel: boolean, nested = false) => {
+    const argv = qemuArguments("qemu", { accel, parallel }, noLimits, { ...spec, nested }, [], undefined);
     return argv[argv.indexOf("-accel") + 1];
   };
   assert.deepEqual(
-    [accelOf("tcg", true), accelOf("tcg", false), accelOf("kvm", true)],
-    ["tcg,thread=multi", "tcg,thread=single", "kvm"],
+    [accelOf("tcg", true), accelOf("tcg", false), accelOf("tcg", false, true), accelOf("kvm", true)],
+    ["tcg,thread=multi", "tcg,thread=single", "tcg,thread=multi", "kvm"],
   );
 });

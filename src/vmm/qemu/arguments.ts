@@ -62,7 +62,8 @@ export const qemuArguments = (
   "-M",
   spec.restore ? "microvm,memory-backend=mem0,suppress-vmdesc=on" : "microvm",
   "-accel",
-  accel === "tcg" ? `tcg,thread=${parallel ? "multi" : "single"}` : "kvm",
+  // In turns a KVM inside loses track of its guests' interrupts (docs/vmm.md).
+  accel === "tcg" ? `tcg,thread=${parallel || spec.nested ? "multi" : "single"}` : "kvm",
   "-cpu",
   // What lets a guest run VMs is the host kernel's most intricate code: it is there only where it is asked for.
   `${accel === "tcg" ? "max" : "host"}${spec.nested ? "" : accel === "tcg" ? ",svm=off" : ",svm=off,vmx=off"}`,
