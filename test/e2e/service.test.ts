@@ -15,7 +15,7 @@ const banger = (words: string) => nested.banger(words);
 const servicePid = async (): Promise<number> => Number(await ok("systemctl --user show -p MainPID --value bangerd"));
 
 before(async () => {
-  host = await testHost(`[vm_defaults]\nvcpu = 2\nmemory = "2G"\nnetwork = "none"\n`);
+  host = await testHost(`[vm_defaults]\nvcpu = 1\nmemory = "2G"\nnetwork = "none"\n`);
   await installFixture(host, [GOLDEN, SLIM]);
   const up = await host.banger("vm", "run", "-d", "--name", "box", "--nested", "--image", GOLDEN);
   assert.equal(up.status, 0, up.stderr);

@@ -25,7 +25,7 @@ const here = async (): Promise<World> => {
 
 const inVm = async (): Promise<World> => {
   await installFixture(host, [GOLDEN, SLIM]);
-  const shape = ["--nested", "--net", "user", "--vcpu", "2", "--memory", "2G", "--image", GOLDEN];
+  const shape = ["--nested", "--net", "user", "--vcpu", "1", "--memory", "2G", "--image", GOLDEN];
   const up = await host.banger("vm", "run", "-d", "--name", "box", ...shape);
   assert.equal(up.status, 0, up.stderr);
   const root = await installNested(host, "box", SLIM);

@@ -15,7 +15,7 @@ before(async () => {
   host = await testHost();
   await installFixture(host, IMAGES);
   const [golden, slim] = IMAGES;
-  const shape = ["--nested", "--net", "user", "--vcpu", "2", "--memory", "2G", "--image", golden];
+  const shape = ["--nested", "--net", "user", "--vcpu", "1", "--memory", "2G", "--image", golden];
   const up = await host.banger("vm", "run", "-d", "--name", "box", ...shape);
   assert.equal(up.status, 0, up.stderr);
   const root = await installNested(host, "box", slim);
