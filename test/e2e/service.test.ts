@@ -17,7 +17,8 @@ const servicePid = async (): Promise<number> => Number(await ok("systemctl --use
 before(async () => {
   host = await testHost(`[vm_defaults]\nvcpu = 1\nmemory = "2G"\nnetwork = "none"\n`);
   await installFixture(host, [GOLDEN, SLIM]);
-  const up = await host.banger("vm", "run", "-d", "--name", "box", "--nested", "--image", GOLDEN);
+  // With a network of its own, for packages.
+  const up = await host.banger("vm", "run", "-d", "--name", "box", "--nested", "--net", "user", "--image", GOLDEN);
   assert.equal(up.status, 0, up.stderr);
   nested = await installNested(host, "box", SLIM);
 });
@@ -72,6 +73,25 @@ test("a VM lives through a restart of the service, a crash and the end of it", a
 test("a command that finds no daemon starts the service, and finds the VM", async () => {
   await banger("vm exec inner -- ls /run/mark");
   assert.ok((await servicePid()) > 0);
+});
+
+test("systemd-resolved, told what doctor says, leads the whole machine to VMs by name", async () => {
+  await ok(
+    "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends systemd-resolved",
+  );
+  const { address } = JSON.parse(await banger("vm show inner --json")) as { address: string };
+  const { stdout } = await nested.script("banger doctor --json");
+  const checks = JSON.parse(stdout) as { name: string; message: string; hint?: string }[];
+  const names = checks.find(({ name }) => name === "names");
+  assert.match(names?.message ?? "", /this machine's resolver \(systemd-resolved\) does not ask it/);
+  await ok(names?.hint ?? "false");
+  const escaped = address.replaceAll(".", "\\.");
+  assert.match(await ok("resolvectl query inner.vm"), new RegExp(`inner\\.vm: ${escaped}`));
+  assert.equal((await nested.script("getent hosts nobody.vm")).status, 2);
+  await banger("vm publish inner 8000");
+  // Nobody listens in the guest: what counts is whom curl came to.
+  const visit = await nested.script("curl -sv http://inner.vm:8000/ 2>&1");
+  assert.match(visit.stdout, new RegExp(`Connected to inner\\.vm \\(${escaped}\\) port 8000`));
 });
 
 test("a config that is not valid is told by the command, and systemd does not try again and again", async () => {
