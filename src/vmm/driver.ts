@@ -62,10 +62,12 @@ export type SaveRequest = {
   disk?: { index: number; target: string } | undefined;
   /** Whether the machine goes on after it; it does so too when the save fails. */
   goOn: boolean;
+  /** Awaited when all is copied that can be while the guest runs, before it is made to stand still. */
+  beforePause?: (() => Promise<void>) | undefined;
 };
 
 export type Saved = {
-  /** How long the guest stood still, in ms; until the end of the save where it does not go on. */
+  /** How long the guest stood still, `beforePause` included, in ms; until the end of the save where it does not go on. */
   pause: number;
   /** Memory that was written, in bytes. */
   memoryWritten: number;

@@ -17,7 +17,6 @@ import { growDisk } from "./disk.ts";
 import { mutex } from "./mutex.ts";
 import type { ReadyVm } from "./pool.ts";
 import type { BootServices } from "./services.ts";
-import { holdForCopies, releaseGuest } from "./hold.ts";
 import { putToSleep, type SavedVm, saveVm } from "./save.ts";
 import { shutDown, type StopOptions } from "./shut-down.ts";
 import type { Source } from "./source.ts";
@@ -236,12 +235,11 @@ export const vmActor = ({
   const save: VmActor["save"] = async (target, progress) => {
     using _use = use();
     return await saveUnder(progress, async (running, limited) => {
-      const held = await holdForCopies(vm.row.state === "running" ? vm.connection : undefined, limited);
       try {
-        return await saveVm(vm.row, running, services, { target, disk: true, goOn: true }, limited);
+        const guest = vm.row.state === "running" ? vm.connection : undefined;
+        return await saveVm(vm.row, running, services, { target, disk: true, goOn: true, guest }, limited);
       } finally {
         await greetIfCut(running);
-        if (held) releaseGuest(vm.connection);
       }
     });
   };

@@ -6,17 +6,25 @@ import { publish } from "../artifacts/published.ts";
 import { stagingTree } from "../artifacts/staging.ts";
 import { describeSaved, SAVED_MODE, type SavedManifest, signatureOf } from "../saved/saved.ts";
 import type { VmRow } from "../store/vms.ts";
+import type { GuestConnection } from "../../guest/connection.ts";
 import type { GuestServices } from "./boot.ts";
+import { holdForCopies, releaseGuest } from "./hold.ts";
 import { OWN_DISK } from "./disk.ts";
 import { planMachine, shapeOf } from "./plan.ts";
 
 export type SavedVm = Saved & { manifest: SavedManifest };
 
+/** @param options.guest of a VM that is running and of which there will be copies */
 export const saveVm = async (
   row: VmRow,
   machine: Machine,
   services: GuestServices,
-  { target, disk, goOn }: { target: SavedFiles; disk: boolean; goOn: boolean },
+  {
+    target,
+    disk,
+    goOn,
+    guest,
+  }: { target: SavedFiles; disk: boolean; goOn: boolean; guest?: GuestConnection | undefined },
   progress: Progress,
 ): Promise<SavedVm> => {
   const { driver } = services;
@@ -25,16 +33,26 @@ export const saveVm = async (
   const plan = await planMachine(shape, services, progress);
   const signature = await signatureOf(plan, files, driver);
   progress.report({ stage: "save", message: "memory and disk" });
-  const saved = await machine.save(
-    {
-      memorySize: row.memory,
-      base: row.restored === undefined ? undefined : files.memory,
-      target,
-      disk: disk ? { index: OWN_DISK, target: target.disk } : undefined,
-      goOn,
-    },
-    progress,
-  );
+  let held = false;
+  let saved: Saved;
+  try {
+    saved = await machine.save(
+      {
+        memorySize: row.memory,
+        base: row.restored === undefined ? undefined : files.memory,
+        target,
+        disk: disk ? { index: OWN_DISK, target: target.disk } : undefined,
+        goOn,
+        beforePause: async () => {
+          held = await holdForCopies(guest, progress);
+        },
+      },
+      progress,
+    );
+  } finally {
+    // Where the VMM has cut the connection, the next greeting does it.
+    if (held) releaseGuest(guest);
+  }
   const manifest = await describeSaved(target, {
     shape,
     plan,

@@ -26,7 +26,7 @@ const own = { state: join(SAVING, "state"), memory: join(SAVING, "memory") };
 
 export const saveMachine = async (
   { api, folder, disk, wasRunning, onCut }: Saving,
-  { base, target, disk: wantedDisk, goOn }: SaveRequest,
+  { base, target, disk: wantedDisk, goOn, beforePause }: SaveRequest,
   progress: Progress,
 ): Promise<Saved> => {
   const type = (await hasSwap()) ? "Full" : "Diff";
@@ -39,6 +39,7 @@ export const saveMachine = async (
     const before = (await exists(written.memory)) ? await bytesOnDisk(written.memory) : 0;
     throwIfAborted(progress.signal);
     const stopped = performance.now();
+    if (wasRunning) await beforePause?.();
     if (wasRunning) await api.patchVm({ state: "Paused" });
     try {
       // In any case: the guest is told first, whatever fails then.

@@ -25,7 +25,7 @@ export type Saving = {
 
 export const saveMachine = async (
   { pid, qmp, nextEvent }: Saving,
-  { memorySize, base, target, disk, goOn }: SaveRequest,
+  { memorySize, base, target, disk, goOn, beforePause }: SaveRequest,
   progress: Progress,
 ): Promise<Saved> => {
   const [, { status }] = await Promise.all([
@@ -38,8 +38,9 @@ export const saveMachine = async (
   try {
     throwIfAborted(progress.signal);
     if (wasRunning) {
-      await qmp.execute("stop");
       stopped = performance.now();
+      await beforePause?.();
+      await qmp.execute("stop");
     }
     const [memoryWritten] = await Promise.all([
       saveMemory(pid, memorySize, target.memory, progress),
