@@ -1,5 +1,7 @@
 /** What can be asked of a VM and changed about it, while it runs and while it does not. */
 import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { GuestPort, SetResult, StatsLine, Vm, VmStats, VmWatchLine } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
@@ -222,6 +224,13 @@ test("a guest that does not shut down in time is ended, and the VM says so", asy
 });
 
 test("an operation is seen while it runs, cancelled by its id, undone, and told of in the log and to who watches", async () => {
+  // A machine that never comes up.
+  const wrapper = join(host.env.HOME, "qemu");
+  const script = '#!/bin/sh\ncase "$*" in *banger-box*) exec sleep 600;; esac\nexec qemu-system-x86_64 "$@"\n';
+  await writeFile(wrapper, script, { mode: 0o755 });
+  const config = join(host.env.XDG_CONFIG_HOME, "banger", "config.toml");
+  const before = await readFile(config, "utf8");
+  await writeFile(config, `qemu_bin = "${wrapper}"\n${before}`);
   const watching = host.start(["vm", "list", "--watch", "--json"]);
   const starting = outputHolds(watching, /"name":"box".*"state":"starting".*"operation":"[0-9a-f]+"/);
   const child = host.start(["vm", "start", "box"]);
@@ -250,8 +259,9 @@ test("an operation is seen while it runs, cancelled by its id, undone, and told 
   await stopped;
   await failed;
   for (const one of [watching, logged]) one.kill("SIGINT");
+  await writeFile(config, before);
   assert.deepEqual(
-    (await host.processes()).filter(({ command }) => /qemu|passt/.test(command)),
+    (await host.processes()).filter(({ command }) => /qemu|passt|sleep 600/.test(command)),
     [],
   );
 });

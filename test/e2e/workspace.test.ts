@@ -282,9 +282,13 @@ test("a prepare that is killed again and again is made good by the next one, and
   await execFileAsync("dd", ["if=/dev/urandom", `of=${cut}/large`, "bs=1M", "count=100"]);
   await git("-C", cut, "add", "--all");
   await git("-C", cut, "commit", "--quiet", "-m", "first");
+  const records = "/var/lib/banger/workspaces";
+  const told = `stat -c %y ${records}/cut.arriving.json 2>/dev/null || true`;
   for (let turn = 0; turn < 2; turn++) {
+    const before = (await inGuest(told)).trim();
     const child = host.start(["vm", "workspace", "prepare", "box", cut]);
-    await outputHolds(child, /workspace: cut, .*MiB of/);
+    // Written in the guest before the first file is.
+    await inGuest(`until [ -e ${records}/cut.json.gz ] || [ "$(${told})" != '${before}' ]; do sleep 0.05; done`);
     child.kill("SIGKILL");
     await finish(child);
     if (turn === 0) await git("-C", cut, "mv", "small", "moved");

@@ -1,5 +1,6 @@
 //! Processes that end, and those that must.
 
+use super::requests::QUIET;
 use super::{Agent, Deadline};
 use crate::failure::Failure;
 use crate::mux::stream::{Medium, Outcome, Work};
@@ -36,9 +37,9 @@ impl Agent {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
-        // Once its end is on its way to the host. What ran before the guest was copied has had its turn there.
-        if stream.wire.is_some() {
-            self.still_due = self.still.as_ref().map(|_| Instant::now());
+        // The clone's first command has had its turn, if nobody asks for a second. What ran before the guest was copied had its own there.
+        if stream.wire.is_some() && self.had_turn {
+            self.still_due = self.still_due.map(|_| Instant::now() + QUIET);
         }
         stream.outcome = Some(if libc::WIFSIGNALED(status) {
             Outcome::Signal(libc::WTERMSIG(status))

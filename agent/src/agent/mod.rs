@@ -94,6 +94,8 @@ pub struct Agent {
     still: Option<Still>,
     /// When they go on, if that has not ended before.
     still_due: Option<Instant>,
+    /// A command has been run since this guest was told who it is.
+    had_turn: bool,
     /// When the hold ends by itself: this guest is no clone, then.
     hold_due: Option<Instant>,
     boot: Booted,
@@ -128,6 +130,7 @@ impl Agent {
             identity_due: None,
             still: None,
             still_due: None,
+            had_turn: false,
             hold_due: None,
             boot,
         };

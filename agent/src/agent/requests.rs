@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const STREAMS_MAX: usize = 8192;
 /// How long the files of a clone's identity wait for a first look before they are written all the same: its first command comes first.
 const IDENTITY_DELAY: Duration = Duration::from_millis(400);
+/// How long both wait for a first command, and after its end: many clones at once take each other's time.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 /// How long the services of a clone stand still for a first command that does not end: it may be one that waits for them.
 const STILL_LIMIT: Duration = Duration::from_millis(150);
 
@@ -100,6 +102,7 @@ impl Agent {
     }
 
     fn start_process(&mut self, wire: u32, exec: &Exec) -> Result<(), Failure> {
+        self.pass_turn();
         let Process { pid, terminal, sink, sources } = self.launcher.launch(exec)?;
         let mut stream = Stream::new(wire, Work::Process { pid, terminal });
         stream.sink = Some(sink);
@@ -164,8 +167,13 @@ impl Agent {
         if let Some(env) = &request.env {
             self.launcher.defaults.clone_from(env);
         }
+        let told = configure::tells_identity(&request);
         self.write_identity(request)?;
-        self.still_due = self.still.as_ref().map(|_| Instant::now() + STILL_LIMIT);
+        // One that does not know yet who it is has nobody whose command could come first.
+        if told {
+            self.had_turn = false;
+            self.still_due = self.still.as_ref().map(|_| Instant::now() + QUIET);
+        }
         self.unconfigured = false;
         if !first {
             return self.reply(wire, json!({}));
@@ -195,7 +203,7 @@ impl Agent {
         match job {
             Some(job) => job(&Files::default()),
             None if lazy => {
-                self.identity_due = Some(Instant::now() + IDENTITY_DELAY);
+                self.identity_due = Some(Instant::now() + QUIET);
                 Ok(())
             }
             None => self.finish_identity(),
@@ -222,6 +230,18 @@ impl Agent {
         if self.hold_due.is_some_and(|due| due <= Instant::now()) {
             self.release();
         }
+    }
+
+    /// A command is to run. A clone's services go on a moment after its first, and before any other.
+    fn pass_turn(&mut self) {
+        let now = Instant::now();
+        self.identity_due = self.identity_due.map(|due| due.min(now + IDENTITY_DELAY));
+        match self.still_due {
+            Some(_) if self.had_turn => (self.still, self.still_due) = (None, None),
+            Some(due) => self.still_due = Some(due.min(now + STILL_LIMIT)),
+            None => return,
+        }
+        self.had_turn = true;
     }
 
     /// Lets the image's services go on when it is their turn.
