@@ -82,6 +82,8 @@ impl Agent {
             Request::Hold(request) => {
                 self.finish_identity()?;
                 self.hold = Some(Hold::new(&configure::IDENTITY)?);
+                // Of a clone that is copied before its services went on: letting go of the former would free what this one holds.
+                (self.still, self.still_due) = (None, None);
                 if matches!(self.init, Init::Started(_)) {
                     self.still = Still::new().map_err(|error| say(&format!("services go on: {error}"))).ok();
                 }
