@@ -39,8 +39,10 @@ export const saveMachine = async (
     const before = (await exists(written.memory)) ? await bytesOnDisk(written.memory) : 0;
     throwIfAborted(progress.signal);
     const stopped = performance.now();
-    if (wasRunning) await beforePause?.();
-    if (wasRunning) await api.patchVm({ state: "Paused" });
+    if (wasRunning) {
+      await beforePause?.();
+      await api.patchVm({ state: "Paused" });
+    }
     try {
       // In any case: the guest is told first, whatever fails then.
       try {
