@@ -2,6 +2,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
 import { throwIfAborted } from "../contract/progress.ts";
+import { chunksOf } from "./chunks.ts";
 
 /** Bytes of one read. Two of these are all that a digest needs, however long the file. */
 const CHUNK = 1024 * 1024;
@@ -39,7 +40,7 @@ export const hashPresent = async (
 };
 
 /**
- * Gives a part of a file to a hash; one chunk is read while the one before it is hashed.
+ * Gives a part of a file to a hash.
  * @param size bytes; the part ends where the file does
  * @param onChunk told after each chunk how many bytes have been read
  * @returns bytes that were read
@@ -48,22 +49,16 @@ export const hashPresent = async (
 export const hashPart = async (
   file: FileHandle,
   hash: Hash,
-  { start, size }: { start: number; size: number },
+  part: { start: number; size: number },
   signal?: AbortSignal,
   onChunk?: (bytes: number) => void,
 ): Promise<number> => {
-  const buffers: [Buffer, Buffer] = [Buffer.allocUnsafeSlow(CHUNK), Buffer.allocUnsafeSlow(CHUNK)];
-  const read = (turn: number, at: number) =>
-    file.read(buffers[turn & 1] ?? buffers[0], 0, Math.min(CHUNK, start + size - at), at);
-  let at = start;
-  let next = size > 0 ? read(0, at) : undefined;
-  for (let turn = 0; next; turn++) {
-    const { bytesRead, buffer } = await next;
+  let done = 0;
+  for await (const chunk of chunksOf(file, part, CHUNK)) {
     if (signal) throwIfAborted(signal);
-    at += bytesRead;
-    next = bytesRead > 0 && at < start + size ? read(turn + 1, at) : undefined;
-    hash.update(buffer.subarray(0, bytesRead));
-    onChunk?.(at - start);
+    hash.update(chunk);
+    done += chunk.length;
+    onChunk?.(done);
   }
-  return at - start;
+  return done;
 };

@@ -1,10 +1,10 @@
 /** A layer's file as the chunks of its archive: gzip, zstd or neither, told by the first bytes, as Docker does. */
-import { once } from "node:events";
 import { open } from "node:fs/promises";
 import type { Transform } from "node:stream";
 import { createGunzip, createZstdDecompress, type ZlibOptions, type ZstdOptions } from "node:zlib";
 import { errnoOf } from "../../contract/errors.ts";
 import { abortError, throwIfAborted } from "../../contract/progress.ts";
+import { chunksOf } from "../../host/chunks.ts";
 import { TarError } from "../tar/error.ts";
 
 /** A part of a file. */
@@ -57,28 +57,27 @@ export async function* unpacked(
     await file.read(head, 0, head.length, part.start);
     const packing = packingOf(head);
     if (part.size === 0) return;
-    const input = file.createReadStream({
-      start: part.start,
-      end: part.start + part.size - 1,
-      highWaterMark: packing === "none" ? UNPACKED_CHUNK * 2 : PACKED_CHUNK,
-      autoClose: false,
-    });
-    if (onRead) input.on("data", (chunk: Buffer) => onRead(chunk));
+    const chunks = chunksOf(file, part, PACKED_CHUNK);
+    const look = (chunk: Buffer) => {
+      // Looked at here only: a file of this machine is not waited for.
+      throwIfAborted(signal);
+      onRead?.(chunk);
+    };
     const unpack = unpackerOf(packing);
-    if (unpack) input.on("error", (error) => unpack.destroy(error)).pipe(unpack);
+    const feeding = unpack && feed(unpack, chunks, look);
+    // Its failure ends the loop, or is thrown behind it.
+    feeding?.catch((error) => unpack?.destroy(error));
     try {
-      for await (const chunk of unpack ?? input) {
-        // Looked at here only: a file of this machine is not waited for.
-        throwIfAborted(signal);
+      for await (const chunk of unpack ?? chunks) {
+        if (!unpack) look(chunk);
         onChunk?.(chunk);
         yield chunk;
         if (unpack) giveBack(chunk);
       }
-      // What lies behind the packed bytes is none of the archive, but of the file.
-      if (unpack && onRead && !input.readableEnded) await once(input.unpipe(unpack).resume(), "end", { signal });
+      await feeding;
     } finally {
-      input.destroy();
       unpack?.destroy();
+      await Promise.allSettled([feeding]);
     }
   } catch (error) {
     if (signal.aborted) throw abortError(signal);
@@ -87,6 +86,33 @@ export async function* unpacked(
     await file.close();
   }
 }
+
+/**
+ * Gives packed bytes to an unpacker, one chunk at a time, since its memory is used again. What lies behind the packed bytes is none of
+ * the archive, but of the file, and only read.
+ * @param onRead told of each chunk while that is unpacked
+ */
+const feed = async (
+  unpack: Transform,
+  chunks: AsyncIterable<Buffer>,
+  onRead: (chunk: Buffer) => void,
+): Promise<void> => {
+  let goOn = (): void => undefined;
+  // An unpacker that has its fill, or that has failed, does not call back.
+  for (const event of ["end", "close"]) unpack.once(event, () => goOn());
+  for await (const chunk of chunks) {
+    const taken = new Promise<void>((resolve) => {
+      goOn = resolve;
+      if (unpack.readableEnded) resolve();
+      else unpack.write(chunk, () => resolve());
+    });
+    onRead(chunk);
+    await taken;
+    // Stopped before its end, it may still be at work on this chunk, which must not be given back.
+    if (unpack.destroyed && !unpack.readableEnded) return;
+  }
+  unpack.end();
+};
 
 /**
  * Frees an unpacker's buffer that was given out to its end, without waiting for the garbage collector: it would run for every few
