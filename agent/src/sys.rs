@@ -142,9 +142,23 @@ impl Epoll {
 
     /// Watches `fd`, edge-triggered: the reader remembers readiness until the kernel says EAGAIN.
     pub fn add(&self, fd: BorrowedFd, events: libc::c_int, key: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: (events | libc::EPOLLET) as u32, u64: key };
+        self.control(libc::EPOLL_CTL_ADD, fd, events | libc::EPOLLET, key)
+    }
+
+    /// Watches `fd` for as long as it is ready: what is left unread is told again.
+    pub fn add_level(&self, fd: BorrowedFd, events: libc::c_int, key: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events, key)
+    }
+
+    /// Changes what a watched descriptor is watched for, and how: `EPOLLET` is among `events` or is not.
+    pub fn change(&self, fd: BorrowedFd, events: libc::c_int, key: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, events, key)
+    }
+
+    fn control(&self, operation: libc::c_int, fd: BorrowedFd, events: libc::c_int, key: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: key };
         // SAFETY: the event outlives the call.
-        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &mut event) }).map(drop)
     }
 
     /// Waits at most `timeout_ms` (-1: for ever) and returns how many of `events` were filled.

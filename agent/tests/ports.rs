@@ -129,7 +129,7 @@ fn a_datagram_that_nobody_takes_is_told() {
 #[test]
 fn listeners_are_told_as_they_come_and_go() {
     let mut agent = Agent::start();
-    let stream = agent.open(&json!({"op": "listeners", "watch": true}));
+    let stream = agent.open(&json!({"op": "listeners", "watch": true, "udp": true}));
     let mut text = Vec::new();
     let mut line = |agent: &mut Agent| -> Value {
         while !text.contains(&b'\n') {
@@ -145,6 +145,20 @@ fn listeners_are_told_as_they_come_and_go() {
     while !listed(&line(&mut agent)) {}
     drop(listener);
     while listed(&line(&mut agent)) {}
+    let datagrams = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let port = datagrams.local_addr().expect("its address").port();
+    let waits = |told: &Value| {
+        let found = told["listeners"].as_array().expect("a list").iter().find(|found| found["port"] == port);
+        found.is_some_and(|found| found["proto"] == "udp" && found["pid"] == std::process::id())
+    };
+    while !waits(&line(&mut agent)) {}
+    // One who asks for TCP alone hears of that alone.
+    let plain = agent.call(json!({"op": "listeners"}));
+    let protocols = plain.result["ok"]["listeners"].as_array().expect("a list");
+    assert!(protocols.iter().all(|found| found["proto"] != "udp" && found["proto"] != "udp6"));
+    // Connected, it waits for its peer alone.
+    datagrams.connect("127.0.0.1:9").expect("a peer");
+    while waits(&line(&mut agent)) {}
     agent.send(CLOSE, 0, stream, b"");
     let closed = agent.wait_for(|frame| frame.stream == stream && frame.kind == CLOSE || frame.kind == END);
     assert_eq!(closed.json()["error"]["code"], "ECANCELED");

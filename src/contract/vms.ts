@@ -158,9 +158,9 @@ export type VmWatchLine =
   | { vm: Vm; operation?: string; vms?: undefined; gone?: undefined }
   | { gone: { id: string; name: string }; operation?: string; vms?: undefined; vm?: undefined };
 
-/** A socket in the guest that waits for connections, or a port that is published although none does (or that cannot be seen: UDP). */
+/** A socket in the guest that waits for connections or datagrams, or a port that is published although none does. */
 export const portSchema = z.object({
-  proto: z.enum(["tcp", "tcp6", "udp"]),
+  proto: z.enum(["tcp", "tcp6", "udp", "udp6"]),
   /** In the guest: `0.0.0.0` is any, `127.0.0.1` is the guest alone. Absent where nothing is known to listen. */
   address: z.optional(z.string()),
   port: z.number(),

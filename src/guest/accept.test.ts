@@ -32,14 +32,18 @@ test("what a program of the guest sends arrives, and each side's end is passed o
   await using agent = await agentGuest();
   const port = await freePort();
   const served: Promise<string>[] = [];
-  const serve = (connection: Duplex) => {
+  const peers = new Set<number | undefined>();
+  const serve = (connection: Duplex, peer: number | undefined) => {
     served.push(text(connection));
+    peers.add(peer);
     connection.once("end", () => connection.end("the answer"));
   };
   const accepting = acceptFromGuest(agent.guest, { port, most: 64, serve });
   await settled(agent.guest);
+  const own = new Set<number | undefined>();
   const programs = Array.from({ length: 100 }, (_, index) => {
     const socket = program(port);
+    socket.once("connect", () => own.add(socket.localPort));
     socket.end(`question ${index}`);
     return text(socket);
   });
@@ -48,6 +52,8 @@ test("what a program of the guest sends arrives, and each side's end is passed o
     (await Promise.all(served)).toSorted(),
     Array.from({ length: 100 }, (_, index) => `question ${index}`).toSorted(),
   );
+  // By its own port the guest knows whose a connection is.
+  assert.deepEqual(peers, own);
   accepting.close();
 });
 

@@ -1,5 +1,6 @@
 /** Connections that programs in a guest make to a port of its loopback, as they come (`accept` in docs/guest-protocol.md). */
 import type { Duplex } from "node:stream";
+import * as z from "zod/mini";
 import { BangerError } from "../contract/errors.ts";
 import { silentProgress } from "../contract/progress.ts";
 import { callGuest } from "./call.ts";
@@ -20,13 +21,17 @@ const AHEAD = 8;
 const WIDE = 32;
 const SMALL_WINDOW = 32 * 1024;
 
+const openedSchema = z.object({ peer: z.number().check(z.int(), z.minimum(1), z.maximum(65_535)) });
+const peerIn = (said: unknown): number | undefined => z.safeParse(openedSchema, said).data?.peer;
+
 /**
  * @param most connections at once; others wait in the guest's kernel
- * @param serve owns the connection, which may be half closed by either side; destroying it resets it in the guest
+ * @param serve owns the connection, which may be half closed by either side; destroying it resets it in the guest. `peer` is the port that whoever has
+ * connected has of its own, unknown with an earlier agent
  */
 export const acceptFromGuest = (
   guest: GuestConnection,
-  { port, most, serve }: { port: number; most: number; serve(connection: Duplex): void },
+  { port, most, serve }: { port: number; most: number; serve(connection: Duplex, peer: number | undefined): void },
 ): Accepting => {
   const ended = Promise.withResolvers<never>();
   ended.promise.catch(() => undefined);
@@ -56,10 +61,10 @@ export const acceptFromGuest = (
       streams.delete(stream);
       fill();
     };
-    const opened = () => {
+    const opened = (said: unknown) => {
       waiting--;
       if (closed) stream.abort();
-      else serve(guestDuplex(stream));
+      else serve(guestDuplex(stream), peerIn(said));
       fill();
     };
     stream.opened.then(opened, (error: unknown) => {

@@ -8,6 +8,9 @@ export type ExportFormat = (typeof exportFormats)[number];
 /** Exit statuses of the script, for what it cannot do. */
 export const exportStatus = { noGit: 90, noRepository: 91, noBase: 92 } as const;
 
+/** A line of stderr: files went on changing while they were read, so that the diff is of no single moment. */
+export const UNSETTLED = "banger: unsettled";
+
 /** Of a guest's settings none decides how the patch looks. */
 const plain =
   "--binary --full-index --no-color --no-ext-diff --no-textconv --no-renames --submodule=short -U3 --inter-hunk-context=0";
@@ -29,10 +32,11 @@ if [ "$3" = commits ]; then
     base=$(git rev-parse --verify --quiet "$base^") || base=
   fi
   open=$(git status --porcelain | wc -l)
-  git rev-parse --verify --quiet HEAD >/dev/null || { echo "$open 0" >&2; exit 0; }
-  if [ -n "$base" ]; then set -- "$base..HEAD"; else set -- HEAD; fi
+  # Named once: somebody may commit meanwhile.
+  head=$(git rev-parse --verify --quiet HEAD) || { echo "$open 0" >&2; exit 0; }
+  if [ -n "$base" ]; then set -- "$base..$head"; else set -- "$head"; fi
   echo "$open $(git rev-list --merges --count "$@")" >&2
-  [ -n "$base" ] || set -- --root HEAD
+  [ -n "$base" ] || set -- --root "$head"
   exec env GIT_CONFIG_COUNT=0 git -c core.quotePath=true -c format.signature= format-patch --stdout --no-signature --no-cover-letter --no-attach --no-thread ${plain} --src-prefix=a/ --dst-prefix=b/ "$@"
 fi
 take() { git -c core.safecrlf=false -c advice.addEmbeddedRepo=false -c core.fsync=none -c core.looseCompression=0 add --all .; }
@@ -53,9 +57,19 @@ one() (
   if git ls-files -v | grep -q '^[a-z]'; then
     git ls-files -v -z | tr '\\n\\0' '\\0\\n' | sed -n 's/^[a-z] //p' | tr '\\n\\0' '\\0\\n' | git update-index -z --no-assume-unchanged --stdin
   fi
-  # What goes or shrinks while it is read makes git give up: somebody works there.
-  take 2>/dev/null || take 2>/dev/null || take || exit 1
-  tree=$(git write-tree) || exit 1
+  # Twice the same: so it stood between the two looks. An index as old as the look before makes git compare the contents of what has changed since, whatever
+  # its time and size say. What goes or shrinks while it is read makes git give up: somebody works there.
+  tree= before=
+  for look in 1 2 3 4 5; do
+    : >"$own/start" || exit 1
+    take 2>"$own/why" || continue
+    before=$tree
+    tree=$(git write-tree) || exit 1
+    [ "$tree" != "$before" ] || break
+    touch -r "$own/start" "$own/index"
+  done
+  [ -n "$tree" ] || { cat "$own/why" >&2; exit 1; }
+  [ "$tree" = "$before" ] || echo "${UNSETTLED}" >&2
   git diff-tree -r -p ${plain} --src-prefix="a/$1" --dst-prefix="b/$1" "$2" "$tree" || exit 1
   unset GIT_INDEX_FILE GIT_OBJECT_DIRECTORY
   # A name that git puts in quotes is left out: a shell could not be told of it.

@@ -2,15 +2,18 @@
 import assert from "node:assert/strict";
 import { appendFile, chmod, mkdir, readFile, readlink, rename, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { execFile } from "node:child_process";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { Readable } from "node:stream";
 import { gitEnv, gitIn, type Repositories, repositories } from "../../test/support/repositories.ts";
 import { BangerError } from "../contract/errors.ts";
 import { startProcess } from "../host/process.ts";
-import { exportStatus } from "./export.ts";
+import { exportProgram, exportStatus, UNSETTLED } from "./export.ts";
 import { headOf } from "./head.ts";
 import { listProgram, readListing } from "./review/listing.ts";
 
+const run = promisify(execFile);
 let all: Repositories;
 let folder: string;
 const fresh: Repositories["fresh"] = (what) => all.fresh(what);
@@ -442,4 +445,36 @@ test("a second time a file may be a folder and a folder a link; contents that a 
   assert.deepEqual(second.removed.sort(), ["file", "folder/a", '\xfe\n"']);
   assert.equal(await readlink(join(target, "folder")), "file");
   assert.equal(await guest("status", "--porcelain", "-z"), await git("status", "--porcelain", "-z"));
+});
+
+/** A `git` that changes files of the repository while it is at work there, before those of its calls that `when` says. */
+const withRestlessGit = async (when: string, change: string): Promise<string> => {
+  const bin = await fresh("bin");
+  await mkdir(bin, { recursive: true });
+  const real = (await run("sh", ["-c", "command -v git"])).stdout.trim();
+  const script = `#!/bin/sh\ncase " $* " in *" write-tree "*)\n  n=$(($(cat "${bin}/count" 2>/dev/null || echo 0) + 1)); echo $n >"${bin}/count"\n  if [ $n ${when} ]; then ${change}; fi;;\nesac\nexec ${real} "$@"\n`;
+  await writeFile(join(bin, "git"), script, { mode: 0o755 });
+  return `${bin}:${process.env.PATH}`;
+};
+
+test("a diff is of one moment, though files change while they are read, or says that it is not", async () => {
+  const { path, git } = await repository("restless");
+  // Of one length, and written within the same second: only their contents tell them apart.
+  await writeFile(join(path, "one"), "0000\n");
+  await writeFile(join(path, "two"), "0000\n");
+  await git("add", "--all");
+  await git("commit", "--quiet", "-m", "first");
+  await git("update-ref", "refs/banger/base", "HEAD");
+  await git("config", "core.checkStat", "minimal");
+  const both = `echo 000$n >"${path}/one"; echo 000$n >"${path}/two"`;
+  const exported = async (PATH: string) => {
+    const [program, ...args] = exportProgram(path, undefined, "diff");
+    return await run(program, args, { env: { ...gitEnv, PATH } });
+  };
+  const once = await exported(await withRestlessGit("-le 2", both));
+  assert.equal(once.stderr, "");
+  assert.deepEqual(once.stdout.match(/^\+0.*$/gm), ["+0002", "+0002"]);
+  const always = await exported(await withRestlessGit("-gt 0", both));
+  assert.equal(always.stderr, `${UNSETTLED}\n`);
+  assert.equal(await git("status", "--porcelain"), " M one\n M two\n");
 });

@@ -56,6 +56,13 @@ const ask = async (port: number, line: string, at = address): Promise<string> =>
   socket.destroy();
   return String(answer);
 };
+const askUdp = async (port: number, datagram: string): Promise<string> => {
+  const socket = createSocket("udp4");
+  socket.send(datagram, port, address);
+  const [answer] = (await once(socket, "message")) as [Buffer];
+  socket.close();
+  return String(answer);
+};
 const refusal = async (port: number, at = address): Promise<string | undefined> => {
   const socket = connect({ host: at, port });
   try {
@@ -106,16 +113,15 @@ test("`--publish`: a server on the guest's loopback answers on the VM's own addr
   await inBackground(lineServer(3000, "tcp"));
   await inBackground(udpServer(53));
   assert.equal(await ask(3000, "one"), "tcp one\n");
-  const socket = createSocket("udp4");
-  socket.send("two", 5300, address);
-  assert.equal(String(((await once(socket, "message")) as [Buffer])[0]), "udp two");
-  socket.close();
+  assert.equal(await askUdp(5300, "two"), "udp two");
   assert.equal(await refusal(3000, "127.0.0.1"), "ECONNREFUSED");
   const [udp, tcp] = await ports();
-  assert.deepEqual(udp, { proto: "udp", port: 53, published: [{ proto: "udp", guest: 53, host: 5300, address }] });
   assert.deepEqual(
-    [tcp?.address, tcp?.process, tcp?.published],
-    ["127.0.0.1", "perl", [{ proto: "tcp", guest: 3000, host: 3000, address }]],
+    [tcp, udp].map((found) => [found?.proto, found?.address, found?.process, found?.published]),
+    [
+      ["tcp", "127.0.0.1", "perl", [{ proto: "tcp", guest: 3000, host: 3000, address }]],
+      ["udp", "127.0.0.1", "perl", [{ proto: "udp", guest: 53, host: 5300, address }]],
+    ],
   );
   assert.match(
     (await ok("vm", "ports", "box")).stdout,
@@ -202,6 +208,14 @@ test("with --auto, what comes to listen in the guest is published at once, for a
   const found = (await show()).published.find(({ guest }) => guest === 3002);
   assert.deepEqual(found, { proto: "tcp", guest: 3002, host: 3002, address, auto: true });
   assert.equal(await ask(3002, "x"), "auto x\n");
+  const toldUdp = outputHolds(watching, '"proto":"udp","guest":3004,"host":3004');
+  await inBackground(udpServer(3004));
+  await toldUdp;
+  assert.equal(await askUdp(3004, "y"), "udp y");
+  // A socket of a client's waits for datagrams too: it is shown, and not published.
+  await inBackground(udpServer(40_000));
+  const client = (await ports()).find(({ port }) => port === 40_000);
+  assert.deepEqual([client?.proto, client?.process, client?.published], ["udp", "perl", []]);
   watching.kill("SIGINT");
   await once(watching, "close");
   // The next daemon watches anew.

@@ -10,6 +10,7 @@ import { after, before, test } from "node:test";
 import type { SecretInfo } from "../../src/contract/secrets.ts";
 import type { Vm } from "../../src/contract/vms.ts";
 import { installFixture } from "../support/fixture.ts";
+import { gitServer } from "../support/git-server.ts";
 import { type Done, type Host, testHost } from "../support/host.ts";
 import { listening, ownAddress, serverAuthority } from "../support/secrets-bed.ts";
 
@@ -23,6 +24,7 @@ let host: Host;
 let folder: string;
 /** What a server was sent, and a way to send it something. */
 type Recorder = { port: number; seen: (string | undefined)[]; url: string; close(): void };
+let certificates: Awaited<ReturnType<typeof serverAuthority>>;
 let api: Recorder;
 let other: Recorder;
 let env: Record<string, string>;
@@ -49,10 +51,10 @@ const withToken = `-H "Authorization: Bearer $TOKEN"`;
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), "banger-secrets-e2e-"));
-  const servers = await serverAuthority();
-  [api, other] = await Promise.all([recorder(servers), recorder(servers)]);
+  certificates = await serverAuthority();
+  [api, other] = await Promise.all([recorder(certificates), recorder(certificates)]);
   const roots = join(folder, "roots.pem");
-  await writeFile(roots, servers.certificate);
+  await writeFile(roots, certificates.certificate);
   env = { NODE_EXTRA_CA_CERTS: roots };
   host = await testHost('[vm_defaults]\nvcpu = 2\nmemory = "640M"\ndisk_size = "2G"\n');
   await installFixture(host, [GOLDEN, SLIM]);
@@ -106,6 +108,29 @@ test("curl, git's way and Python in the guest: the server has the value, the gue
   assert.deepEqual(other.seen.splice(0), [`Bearer ${placeholder}`]);
 });
 
+test("git in the guest clones and pushes over https by a placeholder, in the address or from a credential helper", async () => {
+  const root = join(folder, "repositories");
+  const made = await host.tool("git", "init", "--quiet", "--bare", "--initial-branch=main", join(root, "work.git"));
+  assert.equal(made.status, 0, made.stderr);
+  await host.tool("git", "-C", join(root, "work.git"), "config", "http.receivepack", "true");
+  await using server = await gitServer(root, VALUE, { address: own, certificate: certificates.serverFor(own) });
+  const url = new URL(server.url("work.git"));
+  await ok(["vm", "secret", "set", "box", `GIT_TOKEN@${url.host}`], { GIT_TOKEN: VALUE });
+  const work = `cd /tmp && git clone --quiet "https://me:$GIT_TOKEN@${url.host}/work.git" && cd work && seq 20000 >numbers && git add numbers && git -c user.name=me -c user.email=me@example.org commit --quiet -m "from the guest" && git push --quiet origin HEAD:main`;
+  await inGuest("box", work);
+  const log = await host.tool("git", "-C", join(root, "work.git"), "log", "--format=%s %an", "main");
+  assert.equal(log.stdout, "from the guest me\n");
+  const helper = `git -c credential.helper='!f() { echo username=me; echo "password=$GIT_TOKEN"; }; f' clone --quiet ${url} /tmp/again && wc -l </tmp/again/numbers`;
+  assert.equal(await inGuest("box", helper), "20000\n");
+  assert.match(await inGuest("box", "git -C /tmp/work remote get-url origin"), /banger_secret_/);
+  const wrong = await inGuest(
+    "box",
+    `git -c credential.helper= clone "https://me:other@${url.host}/work.git" /tmp/no 2>&1 </dev/null || :`,
+  );
+  assert.match(wrong, /Authentication failed/);
+  await ok(["vm", "secret", "delete", "box", "GIT_TOKEN"]);
+});
+
 test("refusals are answers with a reason, and lines of the network log", async () => {
   await ok(["vm", "secret", "set", "box", `OTHER@${own}:${other.port}`], { OTHER: OTHER_VALUE });
   assert.match(
@@ -120,12 +145,18 @@ test("refusals are answers with a reason, and lines of the network log", async (
   await ok(["vm", "net", "deny", "--remove", "box", own]);
   const { stdout } = await ok(["vm", "net", "log", "box"]);
   for (const line of [
-    `http ${own}:${other.port} by: secret TOKEN is not for ${own}:${other.port}`,
-    "tcp 169.254.169.254:80 by: never",
-    "tcp 198.51.100.7:443 by: default deny",
-    `tcp ${own}:${api.port} by: deny ${own}/32 any *`,
+    `http ${own}:${other.port} from curl by: secret TOKEN is not for ${own}:${other.port}`,
+    "tcp 169.254.169.254:80 from curl by: never",
+    "tcp 198.51.100.7:443 from curl by: default deny",
+    `tcp ${own}:${api.port} from curl by: deny ${own}/32 any *`,
   ])
-    assert.ok(stdout.split("\n").includes(line), `${line}\n---\n${stdout}`);
+    assert.ok(
+      stdout
+        .replace(/(?<= from curl)\(\d+\)/g, "")
+        .split("\n")
+        .includes(line),
+      `${line}\n---\n${stdout}`,
+    );
   assert.deepEqual([api.seen.length, other.seen.length], [0, 0]);
 });
 

@@ -164,6 +164,26 @@ test("shells and commands begin in the repository of a VM that goes on, and a se
   assert.match((await host.banger("vm", "workspace", "export", "box", "--base", "nope")).stderr, /no commit "nope"/);
 });
 
+test("a patch of files that a program goes on writing says so; of what stands still it is the state, commits included", async () => {
+  // Each pair has one number, written and now and then committed by turns.
+  const writer = `mkfifo /tmp/begun; cd '/root/my repo'; setsid sh -c 'n=1000; while :; do n=$((n+1)); echo $n >left; echo $n >right; [ $n != 1003 ] || echo go >/tmp/begun; [ $((n % 200)) != 0 ] || git commit --quiet --all -m $n; done' >/dev/null 2>&1 & echo $! >/tmp/writer; read go </tmp/begun`;
+  await inGuest(writer);
+  const exportNow = () => good(host.banger("vm", "workspace", "export", "box"));
+  assert.match((await exportNow()).stderr, /^note: files of VM box went on changing while they were read/m);
+  await inGuest("kill -STOP -$(cat /tmp/writer)");
+  const { stdout, stderr } = await exportNow();
+  assert.equal(stderr, "");
+  // It may have been stopped between the two, or where it had emptied a file and not written yet.
+  const lines = (await inGuest("cat left right")).match(/^1\d{3,}$/gm) ?? [];
+  assert.deepEqual(
+    stdout.match(/^\+1\d{3,}$/gm) ?? [],
+    lines.map((line) => `+${line}`),
+  );
+  await inGuest(
+    "kill -KILL -$(cat /tmp/writer); rm -f left right .git/index.lock; git commit --quiet --all --allow-empty -m over",
+  );
+});
+
 test("a review shows the work of the VM on a terminal, and applies what is accepted", async () => {
   await git("add", "--all");
   await git("commit", "--quiet", "-m", "level");

@@ -6,6 +6,7 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { SECRET_HEADERS } from "../../src/contract/secret-text.ts";
 import { BangerError } from "../../src/contract/errors.ts";
 import { hostCertificate, newKeyPair } from "../../src/daemon/secrets/certificate.ts";
+import { toldLine } from "../../src/daemon/network/told.ts";
 import { secretsProxy } from "../../src/daemon/secrets/proxy.ts";
 import { knownSecret } from "../../src/daemon/secrets/put-in.ts";
 import { once } from "../../src/host/once.ts";
@@ -93,7 +94,10 @@ export const proxy = {
         judgeAgain: async () => undefined,
         close: () => undefined,
       },
-      tell: (line) => assert.ok(!line.includes(VALUE) && !line.includes("\n")),
+      tell: async (told) => {
+        const line = toldLine(told, "");
+        assert.ok(!line.includes(VALUE) && !line.includes("\n"));
+      },
       idleLimit: 50,
     });
     const said: Buffer[] = [];

@@ -1,6 +1,7 @@
 /** A git server over HTTP: git's own http-backend behind a web server, started for each request as CGI wants it. */
 import { spawn } from "node:child_process";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 
 export type GitServer = AsyncDisposable & {
   /** @param user `name:password@`, which every request must then bring */
@@ -9,8 +10,15 @@ export type GitServer = AsyncDisposable & {
   requests: string[];
 };
 
-/** @param root whose repositories are served, and can be pushed to by whoever may read them */
-export const gitServer = async (root: string, password?: string): Promise<GitServer> => {
+/**
+ * @param root whose repositories are served, and can be pushed to by whoever may read them
+ * @param secure where it is reached over TLS, and by what certificate; else by HTTP on the loopback
+ */
+export const gitServer = async (
+  root: string,
+  password?: string,
+  secure?: { address: string; certificate: { key: string | Buffer; cert: string } },
+): Promise<GitServer> => {
   const requests: string[] = [];
   const answer = (request: IncomingMessage, response: ServerResponse): void => {
     const url = new URL(request.url ?? "/", "http://localhost");
@@ -61,13 +69,14 @@ export const gitServer = async (root: string, password?: string): Promise<GitSer
     };
     backend.stdout.on("data", onHead);
   };
-  const server = createServer(answer);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const server = secure ? createSecureServer(secure.certificate, answer) : createServer(answer);
+  const at = secure?.address ?? "127.0.0.1";
+  await new Promise<void>((resolve) => server.listen(0, at, resolve));
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("no port");
   return {
     requests,
-    url: (path, user = "") => `http://${user}127.0.0.1:${address.port}/${path}`,
+    url: (path, user = "") => `${secure ? "https" : "http"}://${user}${at}:${address.port}/${path}`,
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));

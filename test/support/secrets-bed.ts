@@ -13,6 +13,7 @@ import { parseNetRule } from "../../src/contract/net-rules.ts";
 import type { NetRule } from "../../src/contract/network.ts";
 import { outgoing } from "../../src/daemon/network/outgoing.ts";
 import type { VmRow } from "../../src/daemon/store/vms.ts";
+import { type Tell, toldLine } from "../../src/daemon/network/told.ts";
 import { openAuthority } from "../../src/daemon/secrets/authority.ts";
 import { authorityCertificate, hostCertificate, newKeyPair } from "../../src/daemon/secrets/certificate.ts";
 import { environmentFor } from "../../src/daemon/secrets/guest.ts";
@@ -53,13 +54,21 @@ export type BedOptions = {
   rules?: string[];
   network?: VmRow["network"];
   idleLimit?: number;
+  /** Which process of the guest every connection is of: `NAME(PID)`. */
+  whose?: string;
   /** Names and where they lead; else to this machine's own address. */
   names?: Record<string, () => string[]>;
 };
 
 export type SecretsBed = Awaited<ReturnType<typeof secretsBed>>;
 
-export const secretsBed = async ({ rules = [], network = "policy", idleLimit, names = {} }: BedOptions = {}) => {
+export const secretsBed = async ({
+  rules = [],
+  network = "policy",
+  idleLimit,
+  whose = "",
+  names = {},
+}: BedOptions = {}) => {
   const folder = await mkdtemp(join(tmpdir(), "banger-secrets-"));
   const state = process.env.XDG_STATE_HOME;
   process.env.XDG_STATE_HOME = folder;
@@ -78,9 +87,10 @@ export const secretsBed = async ({ rules = [], network = "policy", idleLimit, na
   let current = parsed([...rules, `allow ${own}`]);
   let secrets: KnownSecret[] = [];
   const lookups: string[] = [];
+  const tell: Tell = async (told) => void lines.push(toldLine(told, (await told.whose?.()) ?? ""));
   const outwards = outgoing(
     () => ({ network, rules: current, team: [] }),
-    (line) => lines.push(line),
+    tell,
     async (name) => {
       lookups.push(name);
       return names[name]?.() ?? [own];
@@ -91,14 +101,14 @@ export const secretsBed = async ({ rules = [], network = "policy", idleLimit, na
     outgoing: outwards,
     authority,
     roots: () => createSecureContext({ ca: servers.certificate }),
-    tell: (line) => lines.push(line),
+    tell,
     ...(idleLimit === undefined ? {} : { idleLimit }),
   });
   const sockets = new Set<Socket>();
   const front = createTcp({ allowHalfOpen: true, noDelay: true }, (socket) => {
     sockets.add(socket);
     socket.once("close", () => sockets.delete(socket));
-    proxy.serve(socket);
+    proxy.serve(socket, async () => whose);
   });
   const port = await listening(front, "127.0.0.1");
   const bundle = join(folder, "bundle.pem");

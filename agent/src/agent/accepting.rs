@@ -82,13 +82,14 @@ impl Agent {
             return Ok(());
         };
         listen::without_delay(connection.as_fd());
+        let peer = listen::peer_port(connection.as_fd()).ok();
         let reader = connection.try_clone()?;
         self.epoll.add(reader.as_fd(), libc::EPOLLIN | libc::EPOLLRDHUP, key << 2)?;
         stream.work = Work::Connection { connecting: false };
         stream.sink = Some(Sink { fd: connection, medium: Medium::Socket, watched: false });
         stream.sources[0] = Some(Source::new(reader, Medium::Socket));
         if let Some(wire) = stream.wire {
-            self.outbox.push(Kind::Opened, 0, wire, b"{}");
+            self.outbox.push(Kind::Opened, 0, wire, json!({"peer": peer}).to_string().as_bytes());
         }
         Ok(())
     }

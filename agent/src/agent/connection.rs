@@ -24,6 +24,8 @@ const REQUEST_MAX: usize = 4 * 1024 * 1024;
 const OPENING_MAX: usize = 16 * 1024 * 1024;
 /// Reads from the host between two turns of everything else.
 const READS: usize = 32;
+/// Bytes of the buffers of a virtio-serial port.
+const PAGE: usize = 4096;
 /// Highest signal number of Linux.
 const SIGNAL_MAX: i32 = 64;
 
@@ -84,6 +86,8 @@ impl Agent {
                 Ok(0) => return self.connection_ended(),
                 Ok(count) => {
                     self.decoder.filled(count);
+                    // A port gives a page at most. What is left after less than that is told again, unless only edges are told.
+                    self.readable = count >= PAGE || self.hung_up;
                     self.handle_frames();
                 }
                 Err(error) if sys::would_block(&error) => self.readable = false,

@@ -62,6 +62,10 @@ pub struct Agent {
     readable: bool,
     /// The connection may take bytes.
     writable: bool,
+    /// What the connection is watched for, as of epoll's events.
+    watched: i32,
+    /// Nobody has the port open at the host's end: it would be told as ready for ever.
+    hung_up: bool,
     decoder: Decoder,
     outbox: Outbox,
     /// Set by the first SYNC; nothing is sent or accepted before.
@@ -108,6 +112,8 @@ impl Agent {
             channel,
             readable: true,
             writable: true,
+            watched: 0,
+            hung_up: false,
             decoder: Decoder::new(),
             outbox: Outbox::new(),
             epoch: None,
@@ -150,17 +156,41 @@ impl Agent {
         self.watch_connection()
     }
 
-    fn watch_connection(&self) -> io::Result<()> {
+    fn watch_connection(&mut self) -> io::Result<()> {
+        self.watched = self.wanted();
         match self.channel.fd() {
-            Some(fd) => self.epoll.add(fd, libc::EPOLLIN | libc::EPOLLOUT, KEY_CHANNEL),
+            Some(fd) => self.epoll.add_level(fd, self.watched, KEY_CHANNEL),
             None => Ok(()),
         }
+    }
+
+    /// What the connection is to be watched for. Level-triggered: each read and each write that would only find out that there is nothing more
+    /// to do costs a system call, and the port tells of every write that the host has taken.
+    fn wanted(&self) -> i32 {
+        if self.hung_up {
+            return libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET;
+        }
+        let input = if self.outbox.takes_answers() { libc::EPOLLIN } else { 0 };
+        let output = if self.writable { 0 } else { libc::EPOLLOUT };
+        input | output
+    }
+
+    fn watch_anew(&mut self) -> io::Result<()> {
+        let wanted = self.wanted();
+        if wanted != self.watched
+            && let Some(fd) = self.channel.fd()
+        {
+            self.epoll.change(fd, wanted, KEY_CHANNEL)?;
+            self.watched = wanted;
+        }
+        Ok(())
     }
 
     /// Serves the host. Returns when an inherited connection has ended; never for a port or vsock.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         loop {
+            self.watch_anew()?;
             let count = self.epoll.wait(&mut events, self.timeout_ms())?;
             let mut children = false;
             for event in &events[..count] {
@@ -211,7 +241,8 @@ impl Agent {
     fn dispatch(&mut self, key: u64, events: u32) {
         match key {
             KEY_CHANNEL => {
-                self.readable = true;
+                self.hung_up = matches!(self.channel, Channel::Port(_)) && events & libc::EPOLLHUP as u32 != 0;
+                self.readable |= events & !(libc::EPOLLOUT as u32) != 0;
                 self.writable |= events & libc::EPOLLOUT as u32 != 0;
             }
             KEY_LISTENER => self.accept(),
@@ -219,7 +250,7 @@ impl Agent {
             _ => match key & 3 {
                 SLOT_SINK => self.sink_ready(key >> 2),
                 SLOT_LISTENER => self.accept_waiting(key >> 2),
-                slot => self.source_ready(key >> 2, slot as usize),
+                slot => self.source_ready(key >> 2, slot as usize, events),
             },
         }
     }

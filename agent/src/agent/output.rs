@@ -12,6 +12,9 @@ use std::os::fd::AsFd;
 /// DATA frames between two looks at what else has happened.
 const FRAMES: usize = 32;
 
+/// What the kernel says of a descriptor that has come to its end.
+const ENDING: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+
 /// What came of one source's turn.
 enum Turn {
     /// Nothing to send for now.
@@ -22,7 +25,7 @@ enum Turn {
 }
 
 impl Agent {
-    pub(super) fn source_ready(&mut self, key: u64, slot: usize) {
+    pub(super) fn source_ready(&mut self, key: u64, slot: usize, events: u32) {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
@@ -30,6 +33,7 @@ impl Agent {
             return;
         };
         source.ready = true;
+        source.ending |= events & ENDING != 0;
         if stream.aborted {
             self.discard(key, slot);
         } else {
@@ -106,6 +110,7 @@ impl Agent {
             return if source.left == Some(0) { Turn::Ended } else { Turn::Idle };
         }
         let space = self.outbox.data_space(want);
+        let room = space.len();
         match sys::read(source.fd.as_fd(), space) {
             Ok(0) => Turn::Ended,
             Ok(count) => {
@@ -114,12 +119,18 @@ impl Agent {
                     *left -= count.min(*left);
                 }
                 let done = source.left == Some(0);
+                // A socket that gives less than was asked for is empty, and what comes next has an edge of its own. Of the others, and of a
+                // socket whose end has come, only EAGAIN says so: the end's edge may have come before this read.
+                let empty = source.medium == Medium::Socket && count < room && !source.ending;
+                source.ready = !empty;
                 if let Some(wire) = stream.wire {
                     self.outbox.commit(Kind::Data, slot as u8, wire, count);
                 }
-                // Also after less than was asked for: the end may have come before this read, and its edge with it. Only EAGAIN
-                // says empty.
-                if done { Turn::Ended } else { Turn::Again }
+                match (done, empty) {
+                    (true, _) => Turn::Ended,
+                    (false, true) => Turn::Idle,
+                    (false, false) => Turn::Again,
+                }
             }
             Err(error) if sys::would_block(&error) => {
                 source.ready = false;

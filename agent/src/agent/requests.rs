@@ -8,7 +8,7 @@ use crate::identity::files::Files;
 use crate::identity::hold::{Hold, Job};
 use crate::identity::still::Still;
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
-use crate::ops::request::{Configure, Dial, Exec, Request};
+use crate::ops::request::{Configure, Dial, Exec, Listeners, Request};
 use crate::ops::worker::{self, Desk};
 use crate::ops::{configure, dial, files, grow, listeners, metrics, tar_in, tar_out, transfer, whose};
 use crate::process::launch::Process;
@@ -57,8 +57,10 @@ impl Agent {
             Request::List(list) => self.start_worker(wire, false, move |desk| files::list(desk, &list)),
             Request::TarOut(tar) => self.start_worker(wire, false, move |desk| tar_out::run(desk, &tar)),
             Request::TarIn(tar) => self.start_worker(wire, true, move |desk| tar_in::run(desk, &tar)),
-            Request::Listeners(request) if request.watch => self.start_worker(wire, false, listeners::watch),
-            Request::Listeners(_) => self.start_worker(wire, false, |_| listeners::run()),
+            Request::Listeners(Listeners { watch: true, udp }) => {
+                self.start_worker(wire, false, move |desk| listeners::watch(desk, udp))
+            }
+            Request::Listeners(Listeners { udp, .. }) => self.start_worker(wire, false, move |_| listeners::run(udp)),
             Request::Whose(request) => self.start_worker(wire, false, move |_| whose::run(&request)),
             Request::Grow(request) => {
                 let disk = self.boot.disk.as_ref().map(|disk| disk.try_clone()).transpose()?;

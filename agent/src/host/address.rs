@@ -1,4 +1,5 @@
-//! Whose an address is: of the host alone, of somebody's own network, or of the world.
+//! Whose an address is: of the host alone, of somebody's own network, or of the world. `src/daemon/network/whose-address.ts` has it for what the
+//! daemon connects to: both are tested by `test/support/address-vectors.json`.
 
 use crate::net::netlink::Subnet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -152,6 +153,53 @@ mod tests {
         assert!(!holds("0.0.0.0/1", "::1"));
         for wrong in ["10.0.0.0/33", "::/129", "10.0.0.0", "x/8", "::1/-1"] {
             assert_eq!(Cidr::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    fn table() -> serde_json::Value {
+        serde_json::from_str(include_str!("../../../test/support/address-vectors.json")).expect("JSON")
+    }
+
+    fn texts(list: &serde_json::Value) -> Vec<&str> {
+        list.as_array().expect("a list").iter().map(|text| text.as_str().expect("a text")).collect()
+    }
+
+    fn cidrs(list: &serde_json::Value) -> Vec<Cidr> {
+        texts(list).into_iter().map(|text| Cidr::parse(text).expect("a network")).collect()
+    }
+
+    #[test]
+    fn the_networks_are_those_of_the_table_that_the_daemon_has_too() {
+        let sorted = |cidrs: Vec<Cidr>| {
+            let mut sorted: Vec<_> = cidrs.into_iter().map(|cidr| (cidr.address, cidr.bits)).collect();
+            sorted.sort();
+            sorted
+        };
+        let table = table();
+        assert_eq!(sorted([&NEVER[..], &GUEST_NETWORKS].concat()), sorted(cidrs(&table["never"])));
+        assert_eq!(sorted(PRIVATE.to_vec()), sorted(cidrs(&table["private"])));
+    }
+
+    #[test]
+    fn each_address_of_the_table_is_what_the_table_says() {
+        let table = table();
+        let local = cidrs(&table["local"]);
+        for wanted in ["never", "group", "near", "world"] {
+            let addresses = texts(&table["addresses"][wanted]);
+            assert!(!addresses.is_empty());
+            for text in addresses {
+                let found = match address(text) {
+                    address if is_group(address) => "group",
+                    address if is_never(address) => "never",
+                    address if is_near(address, local.iter()) => "near",
+                    _ => "world",
+                };
+                assert_eq!(found, wanted, "{text}");
+            }
+        }
+        for case in table["holds"].as_array().expect("a list") {
+            let network = Cidr::parse(case[0].as_str().expect("a text")).expect("a network");
+            assert_eq!(network.holds(address(case[1].as_str().expect("a text"))), case[2], "{case}");
         }
     }
 

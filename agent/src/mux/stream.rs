@@ -27,6 +27,8 @@ pub struct Source {
     pub medium: Medium,
     /// The kernel may have bytes for us; false after EAGAIN, until the next edge.
     pub ready: bool,
+    /// The kernel has told of the end, or of an error: what is left is read to it.
+    pub ending: bool,
     /// In the queue of sources that wait for their turn.
     pub queued: bool,
     /// Bytes still to deliver, once the process is gone: what others write after its end is not its output.
@@ -35,7 +37,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(fd: OwnedFd, medium: Medium) -> Source {
-        Source { fd, medium, ready: false, queued: false, left: None }
+        Source { fd, medium, ready: false, ending: false, queued: false, left: None }
     }
 }
 

@@ -33,6 +33,17 @@ pub fn without_delay(socket: BorrowedFd) {
     unsafe { set(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY) }
 }
 
+/// Port of whoever has connected from this machine's loopback.
+pub fn peer_port(socket: BorrowedFd) -> io::Result<u16> {
+    // SAFETY: an all-zero sockaddr_in is valid; it and its length outlive the call.
+    unsafe {
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        let mut length = size_of_val(&address) as libc::socklen_t;
+        check(libc::getpeername(socket.as_raw_fd(), (&raw mut address).cast(), &mut length))?;
+        Ok(u16::from_be(address.sin_port))
+    }
+}
+
 /// Refused, it costs latency only.
 unsafe fn set(socket: libc::c_int, level: libc::c_int, option: libc::c_int) {
     let on: libc::c_int = 1;

@@ -1,4 +1,4 @@
-//! `listeners`: TCP sockets that wait for connections, and whose they are.
+//! `listeners`: sockets that wait for connections or for datagrams of anybody, and whose they are.
 
 use crate::failure::Failure;
 use crate::ops::worker::Desk;
@@ -13,8 +13,9 @@ use std::time::Duration;
 /// Between two looks of `watch`.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// State of a listening socket in /proc/net/tcp.
+/// State of a socket that waits, in /proc/net/tcp and in /proc/net/udp, where it is one that is connected to nobody.
 const LISTEN: &str = "0A";
+const UNCONNECTED: &str = "07";
 
 #[derive(Debug, PartialEq, Eq)]
 struct Listener {
@@ -24,15 +25,16 @@ struct Listener {
     inode: u64,
 }
 
-pub fn run() -> Result<Value, Failure> {
-    Ok(describe(&read_tables()))
+/// `udp`: those that wait for datagrams too.
+pub fn run(udp: bool) -> Result<Value, Failure> {
+    Ok(describe(&read_tables(udp)))
 }
 
-fn read_tables() -> Vec<Listener> {
+fn read_tables(udp: bool) -> Vec<Listener> {
     let mut listeners = Vec::new();
-    for (proto, path) in [("tcp", "/proc/net/tcp"), ("tcp6", "/proc/net/tcp6")] {
-        // A kernel without IPv6 has no tcp6.
-        let table = fs::read_to_string(path).unwrap_or_default();
+    for proto in if udp { &["tcp", "tcp6", "udp", "udp6"][..] } else { &["tcp", "tcp6"] } {
+        // A kernel without IPv6 has no tables of it.
+        let table = fs::read_to_string(format!("/proc/net/{proto}")).unwrap_or_default();
         listeners.extend(table.lines().filter_map(|line| parse(proto, line)));
     }
     listeners
@@ -61,11 +63,11 @@ fn describe(listeners: &[Listener]) -> Value {
 
 /// Writes a line like the result of `run` now and after each change, until the host gives up. The kernel tells nobody of a new listener, so
 /// its tables are looked at often; whose a socket is, is looked up only after a change.
-pub fn watch(desk: &mut Desk) -> Result<Value, Failure> {
+pub fn watch(desk: &mut Desk, udp: bool) -> Result<Value, Failure> {
     let mut known = None;
     loop {
         desk.check_cancelled()?;
-        let found = read_tables();
+        let found = read_tables(udp);
         if known.as_ref() != Some(&found) {
             let mut line = describe(&found).to_string();
             line.push('\n');
@@ -110,10 +112,11 @@ fn parse(proto: &'static str, line: &str) -> Option<Listener> {
     let state = fields.nth(1)?;
     let inode = fields.nth(5)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
-    if state != LISTEN {
+    if state != if proto.starts_with("udp") { UNCONNECTED } else { LISTEN } {
         return None;
     }
-    let port = u16::from_str_radix(port, 16).ok()?;
+    // A datagram socket that has no port yet waits for nothing.
+    let port = u16::from_str_radix(port, 16).ok().filter(|port| *port != 0)?;
     Some(Listener { proto, address: parse_address(address)?, port, inode })
 }
 
@@ -144,6 +147,9 @@ mod tests {
         let tcp6 = "   1: 00000000000000000000000001000000:0016 00000000000000000000000000000000:0000 0A 0:0 00:0 0 0 0 77 1 0";
         let found = parse("tcp6", tcp6).expect("a listener");
         assert_eq!((found.address.as_str(), found.port, found.inode), ("::1", 22, 77));
+        let udp = "  512: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 4711 2 0 0";
+        let expected = Listener { proto: "udp", address: "0.0.0.0".into(), port: 53, inode: 4711 };
+        assert_eq!(parse("udp", udp), Some(expected));
     }
 
     #[test]
@@ -158,5 +164,12 @@ mod tests {
             None
         );
         assert_eq!(parse("tcp", ""), None);
+        // A client's, connected; and one that has sent nothing yet.
+        for udp in [
+            "   1: 0100007F:C000 0100007F:0035 01 00000000:00000000 00:00000000 00000000  0 0 4712 2 0 0",
+            "   2: 00000000:0000 00000000:0000 07 00000000:00000000 00:00000000 00000000  0 0 4713 2 0 0",
+        ] {
+            assert_eq!(parse("udp", udp), None);
+        }
     }
 }

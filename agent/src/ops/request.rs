@@ -168,6 +168,9 @@ pub struct Listeners {
     /// Goes on, with a line for each change.
     #[serde(default)]
     pub watch: bool,
+    /// Sockets that wait for datagrams too.
+    #[serde(default)]
+    pub udp: bool,
 }
 
 #[derive(Deserialize)]

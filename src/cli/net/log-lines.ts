@@ -18,16 +18,23 @@ export type Told = {
   rule?: string;
 };
 
-const REQUEST = /^refused http (?:\[([\da-f:.]+)\]|([^\s:]+)):(\d+) by: (.*)$/;
+const REQUEST = /^refused http (?:\[([\da-f:.]+)\]|([^\s:]+)):(\d+)(?: from (\S+)\((\d+)\))? by: (.*)$/;
 const LINE =
   /^(refused|passed) (tcp|udp|icmp|protocol \d+) (?:([\d.]+)|\[([\da-f:.]+)\]|([\da-f:.]+))(?::(\d+))?(?: ([\w.-]+))?(?: from (\S+)\((\d+)\))?(?: by: (.*))?$/;
 
 /** @returns undefined for a line that is about something else */
 export const toldIn = (line: string): Told | undefined => {
-  const [, six, host, at, why] = REQUEST.exec(line) ?? [];
+  const [, six, host, at, who, id, why] = REQUEST.exec(line) ?? [];
   const asked = six ?? host;
   if (asked !== undefined && why !== undefined)
-    return { verdict: "refused", protocol: "http", address: asked, port: Number(at), rule: why };
+    return {
+      verdict: "refused",
+      protocol: "http",
+      address: asked,
+      port: Number(at),
+      ...(who === undefined ? {} : { process: { name: who, pid: Number(id) } }),
+      rule: why,
+    };
   const [, verdict, protocol = "", four, within, bare, port, name, process, pid, rule] = LINE.exec(line) ?? [];
   const address = four ?? within ?? bare;
   if ((verdict !== "refused" && verdict !== "passed") || address === undefined) return undefined;

@@ -32,6 +32,10 @@ test("a line of the filter tells what was refused, by which rule, whose it was a
     port: 443,
     rule: "secret TOKEN is not for api.example.com",
   });
+  assert.deepEqual(toldIn("refused http api.example.com:443 from curl(612) by: why")?.process, {
+    name: "curl",
+    pid: 612,
+  });
   assert.equal(toldIn("refused tcp 1.2.3.4:80 from from a(b)(7) by: private")?.name, "from");
   assert.deepEqual(toldIn("refused tcp 1.2.3.4:80 from a(b)(7) by: private")?.process, { name: "a(b)", pid: 7 });
   assert.equal(toldIn("refused icmp fd00::1 by: private")?.address, "fd00::1");

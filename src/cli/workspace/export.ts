@@ -10,12 +10,12 @@ import { interruptible } from "../interrupt.ts";
 import { usage } from "../parse.ts";
 import { carry } from "../render/output.ts";
 import { sayNotes, vmArgument } from "../vm/shared.ts";
-import { patchOf } from "./patch.ts";
+import { patchOf, unsettledNote } from "./patch.ts";
 
 export const command = defineCommand({
   usage: ["VM [FLAGS]"],
   description:
-    "What the VM has changed of the repository since it was brought in, new files included, ignored ones not. Apply it with\n`git apply --binary`, or with `git am` where it has commits. Nothing in the VM is changed by it.",
+    "What the VM has changed of the repository since it was brought in, new files included, ignored ones not. Apply it with\n`git apply --binary`, or with `git am` where it has commits. Nothing in the VM is changed by it. A note says so\nwhere files there went on changing while they were read.",
   args: [vmArgument],
   argv: "none",
   flags: {
@@ -48,7 +48,8 @@ export const command = defineCommand({
           `${merges} merges in the VM are not in it, nor what was changed in them; --format=diff has that`,
         ]);
     };
-    const patch = patchOf(client, vm, { base: values.base, format, signal: interrupt.signal, onLeftOut });
+    const onUnsettled = () => sayNotes([unsettledNote(vm.name)]);
+    const patch = patchOf(client, vm, { base: values.base, format, signal: interrupt.signal, onLeftOut, onUnsettled });
     if (values.output === undefined) await carryPatch(patch);
     else await writePatch(patch, values.output);
     return {};

@@ -2,7 +2,7 @@
 import { BangerError } from "../../contract/errors.ts";
 import type { Vm } from "../../contract/vms.ts";
 import type { Client } from "../../client/client.ts";
-import { type ExportFormat, exportProgram, exportStatus } from "../../workspace/export.ts";
+import { type ExportFormat, exportProgram, exportStatus, UNSETTLED } from "../../workspace/export.ts";
 
 /** @throws WORKSPACE_REFUSED for a VM that no repository was brought to */
 export const workspaceOf = ({ name, workspace }: Vm): NonNullable<Vm["workspace"]> => {
@@ -19,7 +19,12 @@ export type PatchOptions = {
   signal: AbortSignal;
   /** Of commits: told at the end how many changed files are in none, and how many merges have no patch. */
   onLeftOut?: ((files: number, merges: number) => Promise<void>) | undefined;
+  /** Of a diff: files went on changing while they were read, so that it is of no single moment. */
+  onUnsettled?: (() => Promise<void>) | undefined;
 };
+
+export const unsettledNote = (vm: string): string =>
+  `files of VM ${vm} went on changing while they were read: this is not the state of any one moment; stop what writes there, and do it again`;
 
 /** @throws WORKSPACE_REFUSED, GUEST_ERROR */
 export async function* patchOf(client: Client, vm: Vm, options: PatchOptions): AsyncGenerator<Uint8Array> {
@@ -37,6 +42,7 @@ export async function* patchOf(client: Client, vm: Vm, options: PatchOptions): A
   const status = end.exit ?? 128 + (end.signal ?? 0);
   if (status !== 0) throw patchError(status, vm.name, path, base, said);
   const [, files, merges] = /(\d+) (\d+)\s*$/.exec(said) ?? [];
+  if (said.split("\n").includes(UNSETTLED)) await options.onUnsettled?.();
   if (format === "commits") await options.onLeftOut?.(Number(files ?? 0), Number(merges ?? 0));
 }
 

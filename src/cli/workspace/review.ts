@@ -14,7 +14,7 @@ import { isTerminal } from "../render/output.ts";
 import { progressDisplay } from "../render/progress.ts";
 import { stdinIsTerminal } from "../terminal.ts";
 import { sayNotes, vmArgument } from "../vm/shared.ts";
-import { workspaceOf } from "./patch.ts";
+import { unsettledNote, workspaceOf } from "./patch.ts";
 import { interact } from "./review/interact.ts";
 import { loadPatch, namesIn } from "./review/load.ts";
 import { conflictLines, emptyText, nameOf, reviewData, statText } from "./review/text.ts";
@@ -54,8 +54,9 @@ export const command = defineCommand({
     const review = newReview(repository.root, repository.git);
     using display = progressDisplay();
     display.report({ stage: "review", message: "reading the VM's work" });
-    await loadPatch(client, vm, review, interrupt.signal);
+    const settled = await loadPatch(client, vm, review, interrupt.signal);
     display.clear();
+    if (!settled) await sayNotes([unsettledNote(vm.name)]);
     if (looks) return { text: statText(review), data: reviewData(review) };
     await acceptNamed(review, values.accept);
     const { operations, conflicts } = await planAccepted(review);
@@ -95,9 +96,11 @@ const reviewByHand = async (client: Client, vm: Vm, signal: AbortSignal): Promis
         onFile();
       }
       await review.lookUpIgnored();
-      await loadPatch(client, vm, review, both, onFile);
+      settled = await loadPatch(client, vm, review, both, onFile);
     };
+    let settled = true;
     const decision = await interact(vm.name, review, load, signal);
+    if (!settled) await sayNotes([unsettledNote(vm.name)]);
     if (decision === "left")
       return { text: review.isComplete() && review.entries().length === 0 ? emptyText(review) : "nothing was applied" };
     return await applied(repository, review, decision.operations, signal);

@@ -1,4 +1,4 @@
-/** Hears of sockets in a guest that wait for connections, as they come and go. */
+/** Hears of sockets in a guest that wait for connections or datagrams, as they come and go. */
 import * as z from "zod/mini";
 import { BangerError } from "../../contract/errors.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
@@ -13,7 +13,7 @@ export const listenersSchema = z.object({
   listeners: z
     .array(
       z.object({
-        proto: z.enum(["tcp", "tcp6"]),
+        proto: z.enum(["tcp", "tcp6", "udp", "udp6"]),
         address: z.string().check(z.maxLength(64)),
         port: z.number().check(z.int(), z.minimum(1), z.maximum(65535)),
         pid: z.optional(z.number()),
@@ -23,6 +23,12 @@ export const listenersSchema = z.object({
     .check(z.maxLength(MAX_LISTENERS)),
 });
 export type Listener = z.infer<typeof listenersSchema>["listeners"][number];
+
+/** An earlier agent passes over `udp`, and tells of TCP alone. */
+export const LISTENERS = { op: "listeners", udp: true } as const;
+
+export const protocolOf = ({ proto }: Pick<Listener, "proto">): "tcp" | "udp" =>
+  proto === "udp" || proto === "udp6" ? "udp" : "tcp";
 
 /** @throws GUEST_PROTOCOL when the guest's answer makes no sense */
 export const parseListeners = (value: unknown): Listener[] => {
@@ -45,7 +51,7 @@ export const watchListeners = async (
   signal: AbortSignal,
 ): Promise<void> => {
   if (signal.aborted) return;
-  const stream = guest.open({ op: "listeners", watch: true });
+  const stream = guest.open({ ...LISTENERS, watch: true });
   const stop = () => stream.abort();
   signal.addEventListener("abort", stop, { once: true });
   stream.errors.resume();

@@ -8,6 +8,7 @@ import { abortable, throwIfAborted } from "../../contract/progress.ts";
 import { hasIpv6, localNetworks } from "../../host/local-networks.ts";
 import { type Destination, refusalOf } from "./judge.ts";
 import type { NetworkRules } from "./rules-file.ts";
+import type { Tell, Whose } from "./told.ts";
 
 /** Of one attempt, in ms. */
 const CONNECT_LIMIT = 20_000;
@@ -79,9 +80,10 @@ const connected = (destination: Destination, signal: AbortSignal): Promise<Socke
 export type Outgoing = {
   /**
    * @param host a name in lower case, or an address
+   * @param whose which process of the guest wants it, for the network log
    * @throws NET_REFUSED by the VM's rules, UPSTREAM_FAILED
    */
-  connect(host: string, port: number, signal: AbortSignal): Promise<Socket>;
+  connect(host: string, port: number, signal: AbortSignal, whose?: Whose): Promise<Socket>;
   /** The rules have changed: what they do not allow any more is cut off. */
   judgeAgain(): Promise<void>;
   close(): void;
@@ -89,22 +91,26 @@ export type Outgoing = {
 
 /**
  * @param rules as they are when they are asked for
- * @param tell takes lines of the VM's network log
+ * @param tell writes the VM's network log
  * @param look a name's addresses, asked for once a connection
  */
-export const outgoing = (rules: () => NetworkRules, tell: (line: string) => void, look = lookUp): Outgoing => {
-  const open = new Map<Socket, Destination>();
+export const outgoing = (rules: () => NetworkRules, tell: Tell, look = lookUp): Outgoing => {
+  const open = new Map<Socket, { to: Destination; whose: Whose | undefined }>();
 
-  const refuse = ({ host, address, port }: Destination, rule: string): BangerError => {
+  const refuse = async (
+    { host, address, port }: Destination,
+    rule: string,
+    whose: Whose | undefined,
+  ): Promise<BangerError> => {
     const name = host === address ? "" : ` ${host}`;
-    tell(`refused tcp ${formatHostPort(address, port)}${name} by: ${rule}`);
+    await tell({ what: `refused tcp ${formatHostPort(address, port)}${name}`, rule, whose });
     return new BangerError("NET_REFUSED", `this VM may not reach ${host} port ${port} (${address}): ${rule}`, {
       hint: "on the machine that runs the VM: banger vm net allow VM RULE",
       details: { host, address, port, rule },
     });
   };
 
-  const connect: Outgoing["connect"] = async (host, port, signal) => {
+  const connect: Outgoing["connect"] = async (host, port, signal, whose) => {
     const addresses = await addressesOf(host, look, signal);
     const near = await localNetworks();
     let failure: unknown;
@@ -113,15 +119,15 @@ export const outgoing = (rules: () => NetworkRules, tell: (line: string) => void
       const to = { host, address, port };
       const rule = refusalOf(rules(), near, to);
       if (rule !== undefined) {
-        refusal ??= refuse(to, rule);
+        refusal ??= await refuse(to, rule, whose);
         continue;
       }
       try {
         const socket = await connected(to, signal);
-        open.set(socket, to);
+        open.set(socket, { to, whose });
         socket.once("close", () => open.delete(socket));
         if (rules().network === "learn")
-          tell(`passed tcp ${formatHostPort(address, port)}${host === address ? "" : ` ${host}`}`);
+          await tell({ what: `passed tcp ${formatHostPort(address, port)}${host === address ? "" : ` ${host}`}` });
         return socket;
       } catch (error) {
         throwIfAborted(signal);
@@ -137,10 +143,11 @@ export const outgoing = (rules: () => NetworkRules, tell: (line: string) => void
     connect,
     judgeAgain: async () => {
       const near = await localNetworks();
-      for (const [socket, to] of open) {
+      for (const [socket, { to, whose }] of [...open]) {
         const rule = refusalOf(rules(), near, to);
         if (rule === undefined) continue;
-        refuse(to, rule);
+        // Asked before it is told, for which nobody has to wait here.
+        void refuse(to, rule, whose);
         socket.resetAndDestroy();
       }
     },

@@ -13,7 +13,7 @@ import type { VmActor } from "../vms/actor.ts";
 import { mutex } from "../vms/mutex.ts";
 import { PROXY_PORT } from "../secrets/guest.ts";
 import { bindError, UNPRIVILEGED } from "./bind-error.ts";
-import { type Listener, watchListeners } from "./listeners.ts";
+import { type Listener, protocolOf, watchListeners } from "./listeners.ts";
 import { joinTcp, type Listening, listenTcp } from "./tcp.ts";
 import { listenUdp } from "./udp.ts";
 
@@ -25,6 +25,9 @@ const MAX_CONNECTIONS = 4000;
 /** So many have the usual window, the others a small one: all that can wait in the guest and here stays below 160 MiB. */
 const WIDE_CONNECTIONS = 64;
 const SMALL_WINDOW = 32 * 1024;
+
+/** From here on Linux chooses ports for clients: a datagram socket there is one of theirs, as a rule, and is published only when asked. */
+const CLIENTS_PORTS = 32_768;
 
 /** Addresses in the guest behind which a server may wait that the world is meant to reach. */
 const LOOPBACKS = ["127.0.0.1", "::1"];
@@ -76,6 +79,8 @@ export const sameRequest = (wanted: Publish, { proto, guest, host, address }: Re
   guest === wanted.guest &&
   (wanted.host === undefined || wanted.host === 0 || wanted.host === host) &&
   (wanted.address === undefined || wanted.address === address);
+
+const portKey = ({ proto, guest }: Pick<RecordedPort, "proto" | "guest">): string => `${proto} ${guest}`;
 
 /** @throws USAGE for an address that is none */
 export const recordOf = ({ proto, guest, host, address }: Publish): RecordedPort => {
@@ -223,15 +228,15 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
 
   const settle = () => lock.run(settleNow, unattended.signal);
 
-  const openAuto = async (port: number): Promise<void> => {
-    const spec: RecordedPort = { proto: "tcp", guest: port, host: port };
+  const openAuto = async (proto: RecordedPort["proto"], port: number): Promise<void> => {
+    const spec: RecordedPort = { proto, guest: port, host: port };
     const candidates = port < 1024 ? [port, port + UNPRIVILEGED, 0] : [port, 0];
     for (const host of candidates) {
       try {
         await open({ ...spec, host }, true);
         return;
       } catch (error) {
-        if (host === 0) log.warn("port not published", { vm: actor.row().name, port, error });
+        if (host === 0) log.warn("port not published", { vm: actor.row().name, proto, port, error });
       }
     }
   };
@@ -239,22 +244,21 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
   const followListeners = async (listeners: readonly Listener[]): Promise<void> => {
     const own = await guestAddress();
     const reachable = new Set([...LOOPBACKS, ...ANY, ...(own === undefined ? [] : [own])]);
-    const explicit = new Set(actor.row().published.flatMap(({ proto, guest }) => (proto === "tcp" ? [guest] : [])));
-    const ports = listeners.filter(
-      ({ address, port }) => reachable.has(address) && !explicit.has(port) && port !== PROXY_PORT,
-    );
-    const wanted = new Set(
-      ports
-        .map(({ port }) => port)
-        .sort((a, b) => a - b)
-        .slice(0, MAX_AUTO),
-    );
+    const explicit = new Set(actor.row().published.map(portKey));
+    const wanted = new Map<string, { proto: RecordedPort["proto"]; guest: number }>();
+    for (const listener of [...listeners].sort((a, b) => a.port - b.port)) {
+      const one = { proto: protocolOf(listener), guest: listener.port };
+      const ofClient = one.proto === "udp" && one.guest >= CLIENTS_PORTS;
+      if (!reachable.has(listener.address) || ofClient || one.guest === PROXY_PORT || explicit.has(portKey(one)))
+        continue;
+      if (wanted.size < MAX_AUTO) wanted.set(portKey(one), one);
+    }
     const autos = [...entries].filter(({ auto }) => auto);
-    const gone = autos.filter(({ spec }) => !wanted.has(spec.guest));
+    const gone = autos.filter(({ spec }) => !wanted.has(portKey(spec)));
     for (const entry of gone) drop(entry);
-    const there = new Set(autos.map(({ spec }) => spec.guest));
-    const fresh = [...wanted].filter((port) => !there.has(port));
-    for (const port of fresh) if (up() && actor.row().autoPublish) await openAuto(port);
+    const there = new Set(autos.map(({ spec }) => portKey(spec)));
+    const fresh = [...wanted.values()].filter((one) => !there.has(portKey(one)));
+    for (const { proto, guest } of fresh) if (up() && actor.row().autoPublish) await openAuto(proto, guest);
     if (gone.length + fresh.length > 0) actor.announce();
   };
 
@@ -332,7 +336,7 @@ export const publishedPorts = ({ actor, log, guestAddress, ownerOf }: Parts): Pu
           }
           // It makes room: on its own address it has the very port, as a rule.
           for (const entry of [...entries].filter(
-            (one) => one === before || (one.auto && one.spec.guest === spec.guest),
+            (one) => one === before || (one.auto && portKey(one.spec) === portKey(spec)),
           ))
             drop(entry);
           const entry = await listenOrCheck(spec);

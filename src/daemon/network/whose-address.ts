@@ -1,4 +1,7 @@
-/** Whose an address is: of the host alone, of somebody's own network, or of the world. As agent/src/host/address.rs has it for packets; its tests are ours. */
+/**
+ * Whose an address is: of the host alone, of somebody's own network, or of the world. As agent/src/host/address.rs has it for packets: both are tested by
+ * test/support/address-vectors.json.
+ */
 import { isIPv4 } from "node:net";
 import { groupsOf } from "../../contract/net-rules.ts";
 
@@ -31,7 +34,7 @@ export const holds = ({ six, value, bits }: Network, address: Address): boolean 
 const networks = (...texts: readonly string[]): Network[] => texts.flatMap((text) => networkOf(text) ?? []);
 
 /** Loopback, "this host", link-local, IPv4 in IPv6's clothes, the metadata services of clouds; and the guest's own network. */
-const NEVER = networks(
+export const NEVER: readonly Network[] = networks(
   "127.0.0.0/8",
   "0.0.0.0/8",
   "169.254.0.0/16",
@@ -48,7 +51,7 @@ const NEVER = networks(
   "10.0.2.0/24",
   "fd62:616e:6765:7200::/64",
 );
-const PRIVATE = networks(
+export const PRIVATE: readonly Network[] = networks(
   "10.0.0.0/8",
   "172.16.0.0/12",
   "192.168.0.0/16",

@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { test } from "node:test";
-import { listenWhose, ownerIn, questionIn } from "./whose.ts";
+import { ownerIn } from "./owner.ts";
+import { listenWhose, questionIn } from "./whose.ts";
 
 test("a question names a VM, a protocol and two ports; all else is none", () => {
   assert.deepEqual(questionIn("0a1b udp 40000 53"), { vm: "0a1b", proto: "udp", port: 40000, to: 53 });

@@ -3,40 +3,21 @@
  * what the guest's agent says of its sockets.
  */
 import { createServer, type Server, type Socket } from "node:net";
-import * as z from "zod/mini";
 import { BangerError } from "../../contract/errors.ts";
-import { silentProgress, withDeadline } from "../../contract/progress.ts";
-import { callGuest } from "../../guest/call.ts";
-import type { GuestConnection } from "../../guest/connection.ts";
 import { listenAt } from "../../host/sockets.ts";
 import type { Log } from "../log.ts";
 import type { VmActor } from "../vms/actor.ts";
+import { askGuest, type GuestSocket, soon } from "./owner.ts";
 
-/** The filter does not wait longer, in ms. */
-const LIMIT = 300;
 /** Longest question, in bytes. */
 const MAX_LINE = 128;
-/** Of a process, in characters. */
-const MAX_NAME = 32;
 
-export type Question = { vm: string; proto: "tcp" | "udp"; port: number; to: number };
+export type Question = GuestSocket & { vm: string };
 
 /** @returns undefined for what is none */
 export const questionIn = (line: string): Question | undefined => {
   const [, vm = "", proto, port, to] = /^([0-9a-f]{1,64}) (tcp|udp) (\d{1,5}) (\d{1,5})$/.exec(line) ?? [];
   return proto === "tcp" || proto === "udp" ? { vm, proto, port: Number(port), to: Number(to) } : undefined;
-};
-
-const ownerSchema = z.object({
-  pid: z.optional(z.number().check(z.int(), z.minimum(1), z.maximum(2 ** 31 - 1))),
-  process: z.optional(z.string()),
-});
-
-/** As it is written into a log: a process calls itself what it likes. @param answer of the agent's `whose` (docs/guest-protocol.md) */
-export const ownerIn = (answer: unknown): string => {
-  const { success, data } = z.safeParse(ownerSchema, answer);
-  if (!success || data.pid === undefined || !data.process) return "";
-  return `${data.process.replace(/[^\w.+:@/-]/g, "_").slice(0, MAX_NAME)}(${data.pid})`;
 };
 
 const lineOf = (socket: Socket): Promise<string> =>
@@ -57,18 +38,12 @@ export const listenWhose = async (
   find: (id: string) => VmActor | undefined,
   log: Log,
 ): Promise<Server> => {
-  const ask = async ({ vm, proto, port, to }: Question): Promise<string> => {
-    const actor = find(vm);
+  const ask = async (question: Question): Promise<string> => {
+    const actor = find(question.vm);
     // Nobody wakes a VM for this.
     if (actor?.row().state !== "running") return "";
-    using limited = withDeadline(
-      silentProgress(),
-      LIMIT,
-      () => new BangerError("CANCELLED", "the guest took too long"),
-    );
-    const guest: GuestConnection = await actor.guest(limited);
-    if (!guest.hello.features?.includes("whose")) return "";
-    return ownerIn(await callGuest(guest, { op: "whose", proto, port, to }, limited));
+    using limited = soon();
+    return await askGuest(await actor.guest(limited), question, limited);
   };
   const server = createServer((socket) => {
     socket.on("error", () => socket.destroy());

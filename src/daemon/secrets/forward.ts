@@ -12,6 +12,7 @@ import { connect as connectTls, type SecureContext, type TLSSocket } from "node:
 import { BangerError } from "../../contract/errors.ts";
 import { isFor, type SecretHost } from "../../contract/secret-text.ts";
 import type { Outgoing } from "../network/outgoing.ts";
+import type { Whose } from "../network/told.ts";
 import { type Mask, maskText, masking, masksFor } from "./mask.ts";
 import { isSecretsHost, type KnownSecret, putIn } from "./put-in.ts";
 
@@ -64,15 +65,18 @@ const overTls = (socket: Socket, host: string, context: SecureContext, signal: A
     });
   });
 
-/** @param first a connection that has been made already, for the first request */
-export const newClient = (upstream: Upstream, first?: Socket): Client & { close(): void } => {
+/**
+ * @param whose which process of the guest it is of
+ * @param first a connection that has been made already, for the first request
+ */
+export const newClient = (upstream: Upstream, whose?: Whose, first?: Socket): Client & { close(): void } => {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const over = new AbortController();
   let ready = first;
   const open = async ({ host, port, plain }: { host: string; port: number; plain: boolean }): Promise<Duplex> => {
     const made = ready;
     ready = undefined;
-    const socket = made && !made.destroyed ? made : await upstream.outgoing.connect(host, port, over.signal);
+    const socket = made && !made.destroyed ? made : await upstream.outgoing.connect(host, port, over.signal, whose);
     return plain ? socket : await overTls(socket, host, upstream.roots(), over.signal);
   };
   // Node's agent takes the connection by its callback where none is returned.

@@ -112,6 +112,22 @@ test("where a placeholder must not go: another host, header or address; each wit
   assert.ok(!bed.lines.join("\n").includes(VALUE));
 });
 
+test("a refusal is written down with the process that wanted it, by the proxy's rules and by the network's", async () => {
+  await using bed = await secretsBed({ network: "user", whose: "curl(612)" });
+  const token = bed.give("TOKEN", ["api.test"], VALUE);
+  const refused = async (...args: string[]) =>
+    assert.match((await bed.run("curl", ["-sSi", "--noproxy", "", ...args])).stdout, /^HTTP\/1\.1 403 /m);
+  await refused("-H", `Authorization: ${token}`, "http://other.test/");
+  await refused("http://127.0.0.1/");
+  await refused("https://127.0.0.1/");
+  const rule = "secret TOKEN is not for http://other.test";
+  assert.deepEqual(bed.lines, [
+    `refused http other.test:80 from curl(612) by: ${rule}`,
+    "refused tcp 127.0.0.1:80 from curl(612) by: never",
+    "refused tcp 127.0.0.1:443 from curl(612) by: never",
+  ]);
+});
+
 test("a redirect elsewhere takes the placeholder along, and not the value", async () => {
   await using bed = await secretsBed();
   const elsewhere = await recorder(bed, "elsewhere.test");

@@ -10,6 +10,7 @@ import { BangerError, toBangerError } from "../../contract/errors.ts";
 import { quoted } from "../../contract/names.ts";
 import { formatHostPort } from "../../contract/ports.ts";
 import { formatSecretHost, type SecretHost } from "../../contract/secret-text.ts";
+import type { Tell, Whose } from "../network/told.ts";
 import type { Authority } from "./authority.ts";
 import { type Client, forward, newClient, type Upstream } from "./forward.ts";
 import { isSecretsHost } from "./put-in.ts";
@@ -25,15 +26,18 @@ const IDLE_LIMIT = 60_000;
 const LISTENERS_MAX = 32;
 
 export type Proxy = {
-  /** Owns the connection. */
-  serve(connection: Duplex): void;
+  /**
+   * Owns the connection.
+   * @param whose which process of the guest it is of, for the network log
+   */
+  serve(connection: Duplex, whose?: Whose): void;
   close(): void;
 };
 
 export type ProxyParts = Upstream & {
   authority: Authority;
-  /** Takes lines of the VM's network log. */
-  tell(line: string): void;
+  /** Writes the VM's network log. */
+  tell: Tell;
   /** In place of 60 s. */
   idleLimit?: number;
 };
@@ -41,6 +45,7 @@ export type ProxyParts = Upstream & {
 /** Of one connection of the guest's. */
 type Session = {
   client: Client & { close(): void };
+  whose: Whose | undefined;
   /** Where it leads, once TLS has ended here; undefined of one whose requests name it. */
   to: SecretHost | undefined;
   /** Why nothing goes through it. */
@@ -55,8 +60,8 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
   const connections = new Set<Duplex>();
 
   /** Every connection here, and what lies in one: an error of it is its end, and nobody else's. */
-  const begin = (connection: Duplex, to?: SecretHost, first?: Socket): Session => {
-    const client = newClient(parts, first);
+  const begin = (connection: Duplex, whose: Whose | undefined, to?: SecretHost, first?: Socket): Session => {
+    const client = newClient(parts, whose, first);
     let timer: NodeJS.Timeout | undefined;
     let underWay = 0;
     const restart = () => {
@@ -68,7 +73,7 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
       underWay += isBusy ? 1 : -1;
       restart();
     };
-    const session: Session = { client, to, problem: undefined, busy };
+    const session: Session = { client, whose, to, problem: undefined, busy };
     sessions.set(connection, session);
     // As many as two pipelines and what watches over them add.
     connection.setMaxListeners(LISTENERS_MAX);
@@ -89,9 +94,10 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
   };
 
   /** What a rule of the network has refused is written down already. */
-  const note = (thrown: unknown, to: SecretHost | undefined): void => {
+  const note = async (thrown: unknown, to: SecretHost | undefined, whose: Whose | undefined): Promise<void> => {
     const { code, message } = toBangerError(thrown);
-    if (code === "SECRET_REFUSED") tell(`refused http ${to ? formatHostPort(to.name, to.port) : "?:0"} by: ${message}`);
+    if (code !== "SECRET_REFUSED") return;
+    await tell({ what: `refused http ${to ? formatHostPort(to.name, to.port) : "?:0"}`, rule: message, whose });
   };
 
   const handle = async (
@@ -111,7 +117,7 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
       } else ({ to, path } = plainTarget(request));
       await forward({ request, response, to, path }, session.client, parts, upgrade);
     } catch (error) {
-      note(error, to);
+      await note(error, to, session.whose);
       refuseRequest(response, error);
     }
   };
@@ -170,13 +176,13 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
     pipeline(server, socket, over);
   };
 
-  const endTls = (socket: Duplex, to: SecretHost, first: Socket): void => {
+  const endTls = (socket: Duplex, whose: Whose | undefined, to: SecretHost, first: Socket): void => {
     const secure = new TLSSocket(socket, {
       isServer: true,
       secureContext: authority.contextFor(to.name),
       ALPNProtocols: ["http/1.1"],
     });
-    const session = begin(secure, to, first);
+    const session = begin(secure, whose, to, first);
     socket.once("close", () => secure.destroy());
     secure.once("secure", () => {
       // Of an address there is none.
@@ -199,12 +205,12 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
     socket.once("close", () => gone.abort());
     const connect = async (): Promise<void> => {
       const to = tunnelTarget(request);
-      const server = await outgoing.connect(to.name, to.port, gone.signal);
+      const server = await outgoing.connect(to.name, to.port, gone.signal, session.whose);
       if (gone.signal.aborted) return void server.destroy();
       socket.once("close", () => server.destroy());
       socket.write(ESTABLISHED);
       if (head.length > 0) socket.unshift(head);
-      if (isSecretsHost(secrets(), to)) endTls(socket, to, server);
+      if (isSecretsHost(secrets(), to)) endTls(socket, session.whose, to, server);
       else passThrough(socket, server);
     };
     connect().catch((error: unknown) => {
@@ -214,8 +220,8 @@ export const secretsProxy = (parts: ProxyParts): Proxy => {
   });
 
   return {
-    serve: (connection) => {
-      begin(connection);
+    serve: (connection, whose) => {
+      begin(connection, whose);
       outer.emit("connection", connection);
     },
     close: () => {

@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { outgoing } from "../network/outgoing.ts";
 import type { NetworkRules } from "../network/rules-file.ts";
 import { networkTold } from "../network/told.ts";
+import { askGuest, soon } from "../network/owner.ts";
 import type { VmRow } from "../store/vms.ts";
 import type { Authority } from "./authority.ts";
 import { PROXY_PORT } from "./guest.ts";
@@ -55,7 +56,18 @@ export const runProxy = async ({ row, guest, log, networkOf, authority }: Runnin
   const tell = networkTold(id, log);
   const outwards = outgoing(() => networkOf(row()), tell);
   const proxy = secretsProxy({ secrets: () => secrets, outgoing: outwards, roots: hostRoots, authority, tell });
-  const accepting = acceptFromGuest(guest, { port: PROXY_PORT, most: CONNECTIONS_MAX, serve: proxy.serve });
+  const whose = (peer: number) => async (): Promise<string> => {
+    using limited = soon();
+    return await askGuest(guest, { proto: "tcp", port: peer, to: PROXY_PORT }, limited).catch((error: unknown) => {
+      log.debug("not known whose a refused request was", { vm: name, error });
+      return "";
+    });
+  };
+  const accepting = acceptFromGuest(guest, {
+    port: PROXY_PORT,
+    most: CONNECTIONS_MAX,
+    serve: (connection, peer) => proxy.serve(connection, peer === undefined ? undefined : whose(peer)),
+  });
   const close = () => {
     accepting.close();
     proxy.close();

@@ -1,10 +1,10 @@
-/** Sockets in a guest that wait for connections, with what reaches them on the host. */
+/** Sockets in a guest that wait for connections or datagrams, with what reaches them on the host. */
 import type { Published } from "../../contract/published.ts";
 import type { Progress } from "../../contract/progress.ts";
 import type { GuestPort } from "../../contract/vms.ts";
 import { callGuest } from "../../guest/call.ts";
 import type { GuestConnection } from "../../guest/connection.ts";
-import { type Listener, parseListeners } from "../network/listeners.ts";
+import { LISTENERS, type Listener, parseListeners, protocolOf } from "../network/listeners.ts";
 
 /**
  * @returns what listens; one port with several sockets is told once
@@ -12,7 +12,7 @@ import { type Listener, parseListeners } from "../network/listeners.ts";
  */
 export const guestListeners = async (guest: GuestConnection, progress: Progress): Promise<Listener[]> => {
   const seen = new Map<string, Listener>();
-  for (const listener of parseListeners(await callGuest(guest, { op: "listeners" }, progress))) {
+  for (const listener of parseListeners(await callGuest(guest, LISTENERS, progress))) {
     const key = `${listener.proto} ${listener.address} ${listener.port}`;
     if (!seen.has(key)) seen.set(key, listener);
   }
@@ -21,13 +21,12 @@ export const guestListeners = async (guest: GuestConnection, progress: Progress)
 
 /** By port: what listens, then what is published although nothing is known to. */
 export const withPublished = (listeners: readonly Listener[], published: readonly Published[]): GuestPort[] => {
-  const tcp = published.filter(({ proto }) => proto === "tcp");
   const heard: GuestPort[] = listeners.map((listener) => ({
     ...listener,
-    published: tcp.filter(({ guest }) => guest === listener.port),
+    published: published.filter(({ proto, guest }) => guest === listener.port && proto === protocolOf(listener)),
   }));
-  const listening = new Set(listeners.map(({ port }) => port));
-  const others = published.filter(({ proto, guest }) => proto === "udp" || !listening.has(guest));
+  const listening = new Set(listeners.map((listener) => `${protocolOf(listener)} ${listener.port}`));
+  const others = published.filter(({ proto, guest }) => !listening.has(`${proto} ${guest}`));
   const keys = new Set(others.map(({ proto, guest }) => `${proto} ${guest}`));
   const silent: GuestPort[] = [...keys].map((key) => {
     const [proto = "", port = ""] = key.split(" ");

@@ -35,17 +35,26 @@ export const namesIn = (client: Client, vm: Vm, path: string, signal: AbortSigna
   })();
 };
 
-/** Fills a review with the patch, file by file. @param onFile is told after some of them */
+/**
+ * Fills a review with the patch, file by file.
+ * @param onFile is told after some of them
+ * @returns false where files went on changing while they were read
+ */
 export const loadPatch = async (
   client: Client,
   vm: Vm,
   review: Review,
   signal: AbortSignal,
   onFile: () => void = () => undefined,
-): Promise<void> => {
-  for await (const change of readPatch(Readable.from(patchOf(client, vm, { format: "diff", signal })))) {
+): Promise<boolean> => {
+  let settled = true;
+  const onUnsettled = async () => {
+    settled = false;
+  };
+  for await (const change of readPatch(Readable.from(patchOf(client, vm, { format: "diff", signal, onUnsettled })))) {
     await review.add(change);
     onFile();
   }
   await review.complete();
+  return settled;
 };
