@@ -12,8 +12,9 @@ export type FilePart = { path: string; start: number /** In bytes. */; size: num
 
 export type Packing = "gzip" | "zstd" | "none";
 
+/** Each chunk is a way to another thread and back, and memory of which there are several. */
 const PACKED_CHUNK = 512 * 1024;
-const UNPACKED_CHUNK = 256 * 1024;
+const UNPACKED_CHUNK = 512 * 1024;
 /** The unpacker works on in a thread of its own while what it gave is written. */
 const AHEAD = 4 * UNPACKED_CHUNK;
 
