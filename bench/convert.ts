@@ -12,6 +12,8 @@ const run = promisify(execFile);
 const shell = (line: string) => run("sh", ["-c", line], { maxBuffer: 1 << 28 });
 const MB = 1_000_000;
 const ROUNDS = 5;
+/** How scripts/launcher.sh starts the daemon, in which imports run. */
+const DAEMON = { flags: ["--max-semi-space-size=1", "--no-opt"], env: { MALLOC_ARENA_MAX: "1" } };
 
 /** Files of this machine: what images are made of. Paths from the root. */
 const someFiles = async (bytes: number): Promise<string[]> => {
@@ -76,8 +78,9 @@ const measure = async (folder: string, { what, layout, layers, packing, bytes }:
   let ours = 0;
   const works: Record<string, () => Promise<number>> = {
     ours: async () => {
-      const env = { ...process.env, XDG_STATE_HOME: scratch };
-      const { stdout } = await run(process.execPath, [join(import.meta.dirname, "convert-worker.ts"), layout], { env });
+      const env = { ...process.env, ...DAEMON.env, XDG_STATE_HOME: scratch };
+      const worker = join(import.meta.dirname, "convert-worker.ts");
+      const { stdout } = await run(process.execPath, [...DAEMON.flags, worker, layout], { env });
       const done: { ms: number; peakMiB: number; rootfs: string } = JSON.parse(stdout);
       peakMiB = Math.max(peakMiB, done.peakMiB);
       ours = await bytesOnDisk(done.rootfs);
