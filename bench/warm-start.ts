@@ -4,10 +4,11 @@ import { join } from "node:path";
 import type { Vm } from "../src/contract/vms.ts";
 import { Sandbox } from "../src/sdk/sandbox.ts";
 import { installFixture } from "../test/support/fixture.ts";
-import { testHost } from "../test/support/host.ts";
+import { bangerBinary, testHost } from "../test/support/host.ts";
 import { folderHolds } from "../test/support/wait.ts";
 import { modulesForYardstick, yardstickRun } from "./cold-start.ts";
-import { type Figure, median, quantile, round, spreadOf, timed } from "./measure.ts";
+import { type Figure, median, quantile, round, spreadOf } from "./measure.ts";
+import { stopwatch } from "./stopwatch.ts";
 import { distribution, type Plot, stacks } from "./svg.ts";
 import { GOLDEN, SHAPE, warmHost } from "./templates-host.ts";
 
@@ -57,7 +58,9 @@ export const warmStart = async (): Promise<{ figures: Figure[]; plots: Plot[] }>
   const state = join(host.env.XDG_STATE_HOME, "banger");
   const kernel = join(state, "kernels", "debian-bookworm-cloud");
   const modules = await modulesForYardstick(kernel, join(host.env.HOME, "yardstick-modules"));
-  const once = (...flags: string[]) => ok("vm", "run", "--rm", "--timings", ...SHAPE, ...flags, "--", "true");
+  using watch = stopwatch(host.env);
+  const command = [bangerBinary, "vm", "run", "--rm", ...SHAPE];
+  const once = (...flags: string[]) => watch.time([...command, "--timings", ...flags, "--", "true"]);
   await ok("image", "warm", GOLDEN, ...TWO);
   await once();
   await once(...TWO);
@@ -68,13 +71,11 @@ export const warmStart = async (): Promise<{ figures: Figure[]; plots: Plot[] }>
   const stages: { what: string; value: number }[][] = [];
   for (let round = 0; round < ROUNDS; round++) {
     for (let count = 0; count < RUNS_PER_ROUND; count++) {
-      warm.push(
-        await timed(async () => {
-          stages.push(stagesIn((await once()).stderr));
-        }),
-      );
+      const { ms, stderr } = await once();
+      warm.push(ms);
+      stages.push(stagesIn(stderr));
       library.push(await throughLibrary());
-      two.push(await timed(() => once(...TWO)));
+      two.push((await once(...TWO)).ms);
     }
     const told = await yardstickRun({
       kernel,
@@ -90,14 +91,8 @@ export const warmStart = async (): Promise<{ figures: Figure[]; plots: Plot[] }>
   await using coldHost = await testHost("templates.enabled = false\n");
   await installFixture(coldHost, [GOLDEN]);
   const cold: number[] = [];
-  for (let count = 0; count < 3; count++) {
-    cold.push(
-      await timed(async () => {
-        const done = await coldHost.banger("vm", "run", "--rm", ...SHAPE, "--", "true");
-        if (done.status !== 0) throw new Error(done.stderr);
-      }),
-    );
-  }
+  using coldWatch = stopwatch(coldHost.env);
+  for (let count = 0; count < 3; count++) cold.push((await coldWatch.time([...command, "--", "true"])).ms);
   const pooled = await fromPool();
   const [p50, p95] = [median(warm), quantile(warm, 0.95)];
   const baseline = {

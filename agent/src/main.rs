@@ -61,6 +61,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
             }
         },
         [flag, pid, size, target] if *flag == c"--save-memory" => save_memory(pid, size, target),
+        [flag, most, file] if *flag == c"--data-ranges" => data_ranges(most, file),
         [flag, program @ ..] if *flag == c"--traceable" => {
             eprintln!("banger-vsock-agent: {}", host::traceable::exec(program));
             127
@@ -82,7 +83,7 @@ pub unsafe extern "C" fn main(argc: libc::c_int, argv: *mut *mut libc::c_char) -
 
 fn usage() -> libc::c_int {
     eprintln!(
-        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network RULES | --save-memory PID BYTES FILE | --traceable PROGRAM… | --launch … | --serve-fd N\nRuns by itself as /init of a banger guest."
+        "usage: banger-vsock-agent --version | --measure-tsc | --filter-network RULES | --save-memory PID BYTES FILE | --data-ranges MOST FILE | --traceable PROGRAM… | --launch … | --serve-fd N\nRuns by itself as /init of a banger guest."
     );
     2
 }
@@ -99,6 +100,21 @@ fn save_memory(pid: &CStr, size: &CStr, target: &CStr) -> libc::c_int {
         }
         Err(error) => {
             eprintln!("banger-vsock-agent: memory of process {pid}: {error}");
+            1
+        }
+    }
+}
+
+fn data_ranges(most: &CStr, file: &CStr) -> libc::c_int {
+    let Some(most) = most.to_str().ok().and_then(|text| text.parse().ok()) else {
+        return usage();
+    };
+    let told = std::fs::File::open(sys::path_of(file))
+        .and_then(|file| host::data_ranges::run(&file, most, &mut std::io::stdout()));
+    match told {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("banger-vsock-agent: {}: {error}", file.to_string_lossy());
             1
         }
     }

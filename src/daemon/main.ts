@@ -39,6 +39,7 @@ import { snapshotService } from "./snapshots/service.ts";
 import { openDatabase } from "./store/database.ts";
 import { type VmRow, vmStore } from "./store/vms.ts";
 import { templateService } from "./templates/service.ts";
+import { startCrowd } from "./vms/crowd.ts";
 import { startNotes } from "./vms/notes.ts";
 import { vmPool } from "./vms/pool.ts";
 import { vmService } from "./vms/service.ts";
@@ -116,6 +117,7 @@ const serve = async (): Promise<void> => {
     kernels,
     ssh,
     log,
+    crowd: startCrowd(),
     startNotes: startNotes(),
     get templates() {
       return templates;

@@ -1,6 +1,5 @@
 //! Processes that end, and those that must.
 
-use super::requests::QUIET;
 use super::{Agent, Deadline};
 use crate::failure::Failure;
 use crate::mux::stream::{Medium, Outcome, Work};
@@ -37,9 +36,9 @@ impl Agent {
         let Some(stream) = self.streams.get_mut(&key) else {
             return;
         };
-        // The clone's first command has had its turn, if nobody asks for a second. What ran before the guest was copied had its own there.
-        if stream.wire.is_some() && self.had_turn {
-            self.still_due = self.still_due.map(|_| Instant::now() + QUIET);
+        // What ran before the guest was copied had its turn there.
+        if stream.wire.is_some() {
+            self.turn.command_ended();
         }
         stream.outcome = Some(if libc::WIFSIGNALED(status) {
             Outcome::Signal(libc::WTERMSIG(status))

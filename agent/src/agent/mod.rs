@@ -11,8 +11,7 @@ mod start_init;
 use crate::boot::Booted;
 use crate::channel::{self, Channel};
 use crate::frame::{Decoder, Kind};
-use crate::identity::hold::Hold;
-use crate::identity::still::Still;
+use crate::identity::turn::Turn;
 use crate::mux::outbox::Outbox;
 use crate::mux::stream::{Outcome, Stream};
 use crate::process::launch::Launcher;
@@ -90,18 +89,7 @@ pub struct Agent {
     stopping: Option<shutdown::Stopping>,
     /// The last `configure` failed.
     unconfigured: bool,
-    /// The files of who this guest is, until they are written.
-    hold: Option<Hold>,
-    /// When they are, if nobody has looked before.
-    identity_due: Option<Instant>,
-    /// The image's services, until a clone's first command has had its turn.
-    still: Option<Still>,
-    /// When they go on, if that has not ended before.
-    still_due: Option<Instant>,
-    /// A command has been run since this guest was told who it is.
-    had_turn: bool,
-    /// When the hold ends by itself: this guest is no clone, then.
-    hold_due: Option<Instant>,
+    turn: Turn,
     boot: Booted,
 }
 
@@ -132,12 +120,7 @@ impl Agent {
             init: Init::Waiting,
             stopping: None,
             unconfigured: false,
-            hold: None,
-            identity_due: None,
-            still: None,
-            still_due: None,
-            had_turn: false,
-            hold_due: None,
+            turn: Turn::default(),
             boot,
         };
         agent.watch_all()?;
@@ -209,9 +192,7 @@ impl Agent {
             self.pump();
             self.flush();
             self.pass_stopping();
-            self.pass_identity();
-            self.pass_stillness();
-            self.pass_hold();
+            self.turn.pass();
         }
     }
 
@@ -222,16 +203,7 @@ impl Agent {
             return 0;
         }
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        match self
-            .deadlines
-            .iter()
-            .map(|deadline| deadline.at)
-            .chain(stop)
-            .chain(self.identity_due)
-            .chain(self.still_due)
-            .chain(self.hold_due)
-            .min()
-        {
+        match self.deadlines.iter().map(|deadline| deadline.at).chain(stop).chain(self.turn.due()).min() {
             // Rounded up, or the loop would wake just before its time.
             Some(at) => at.saturating_duration_since(Instant::now()).as_millis().min(60_000) as i32 + 1,
             None => -1,

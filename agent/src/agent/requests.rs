@@ -1,12 +1,8 @@
 //! OPEN: what each operation starts.
 
 use super::{Agent, Init, SLOT_SINK};
-use crate::console::say;
 use crate::failure::Failure;
 use crate::frame::Kind;
-use crate::identity::files::Files;
-use crate::identity::hold::{Hold, Job};
-use crate::identity::still::Still;
 use crate::mux::stream::{Medium, Outcome, Sink, Source, Stream, Work};
 use crate::ops::request::{Configure, Dial, Exec, Listeners, Request};
 use crate::ops::worker::{self, Desk};
@@ -15,16 +11,10 @@ use crate::process::launch::Process;
 use serde_json::{Value, json};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Streams at once, those that are being ended included.
 const STREAMS_MAX: usize = 8192;
-/// How long the files of a clone's identity wait for a first look before they are written all the same: its first command comes first.
-const IDENTITY_DELAY: Duration = Duration::from_millis(400);
-/// How long both wait for a first command, and after its end: many clones at once take each other's time.
-pub(super) const QUIET: Duration = Duration::from_secs(2);
-/// How long the services of a clone stand still for a first command that does not end: it may be one that waits for them.
-const STILL_LIMIT: Duration = Duration::from_millis(150);
 
 impl Agent {
     pub(super) fn open(&mut self, wire: u32, body: &[u8]) {
@@ -41,12 +31,12 @@ impl Agent {
     }
 
     fn start(&mut self, wire: u32, request: Request) -> Result<(), Failure> {
-        let nobody = self.unconfigured || self.hold.as_ref().is_some_and(Hold::has_failed);
+        let nobody = self.unconfigured || self.turn.has_failed();
         if nobody && !matches!(request, Request::Configure(_)) {
             return Err(Failure::new("EAGAIN", "the guest could not become who it is to be"));
         }
         if matches!(request, Request::Dial(_) | Request::Sync | Request::Shutdown(_)) {
-            self.still = None;
+            self.turn.services_go_on();
         }
         match request {
             Request::Exec(exec) => self.start_process(wire, &exec),
@@ -67,7 +57,7 @@ impl Agent {
                 self.start_worker(wire, false, move |_| grow::run(disk, &request))
             }
             Request::Sync => {
-                self.finish_identity()?;
+                self.turn.finish_files()?;
                 self.start_worker(wire, false, |_| {
                     // SAFETY: takes and returns nothing.
                     unsafe { libc::sync() };
@@ -82,18 +72,12 @@ impl Agent {
             }
             Request::Configure(configure) => self.configure(wire, configure),
             Request::Hold(request) => {
-                self.finish_identity()?;
-                self.hold = Some(Hold::new(&configure::IDENTITY)?);
-                // Of a clone that is copied before its services went on: letting go of the former would free what this one holds.
-                (self.still, self.still_due) = (None, None);
-                if matches!(self.init, Init::Started(_)) {
-                    self.still = Still::new().map_err(|error| say(&format!("services go on: {error}"))).ok();
-                }
-                self.hold_due = request.limit_ms.map(|limit| Instant::now() + Duration::from_millis(limit));
+                let services = matches!(self.init, Init::Started(_));
+                self.turn.hold(&configure::IDENTITY, services, request.limit_ms.map(Duration::from_millis))?;
                 self.reply(wire, json!({}))
             }
             Request::Release => {
-                self.release();
+                self.turn.release();
                 self.reply(wire, json!({}))
             }
             Request::Shutdown(shutdown) => self.shutdown(wire, &shutdown),
@@ -106,7 +90,7 @@ impl Agent {
     }
 
     fn start_process(&mut self, wire: u32, exec: &Exec) -> Result<(), Failure> {
-        self.pass_turn();
+        self.turn.command_begins();
         let Process { pid, terminal, sink, sources } = self.launcher.launch(exec)?;
         let mut stream = Stream::new(wire, Work::Process { pid, terminal });
         stream.sink = Some(sink);
@@ -166,17 +150,20 @@ impl Agent {
         if init.is_some() && !self.streams.is_empty() {
             return Err(Failure::new("EBUSY", "the init must be started before any other stream is open"));
         }
-        self.hold_due = None;
+        self.turn.begin(request.crowd);
         configure::apply(&request, first)?;
         if let Some(env) = &request.env {
             self.launcher.defaults.clone_from(env);
         }
-        let told = configure::tells_identity(&request);
-        self.write_identity(request)?;
-        // One that does not know yet who it is has nobody whose command could come first.
-        if told {
-            self.had_turn = false;
-            self.still_due = self.still.as_ref().map(|_| Instant::now() + QUIET);
+        let (tells, lazy) = (configure::tells_identity(&request), request.lazy);
+        // What was told before and nobody has looked at comes first, or it would be written over this.
+        self.turn.finish_files()?;
+        // Who it is it will be told later.
+        if tells || !lazy {
+            self.turn.tell(Box::new(move |files| configure::write_identity(&request, files)), lazy)?;
+        }
+        if tells {
+            self.turn.wait_for_command();
         }
         self.unconfigured = false;
         if !first {
@@ -189,80 +176,5 @@ impl Agent {
         self.reply(wire, json!({}))?;
         self.announce_init();
         Ok(())
-    }
-
-    fn write_identity(&mut self, request: Box<Configure>) -> Result<(), Failure> {
-        // What was told before and nobody has looked at comes first, or it would be written over this.
-        self.finish_identity()?;
-        let lazy = request.lazy;
-        // Who it is it will be told later.
-        if lazy && !configure::tells_identity(&request) {
-            return Ok(());
-        }
-        let job: Job = Box::new(move |files| configure::write_identity(&request, files));
-        let job = match &self.hold {
-            Some(hold) => hold.tell(job),
-            None => Some(job),
-        };
-        match job {
-            Some(job) => job(&Files::default()),
-            None if lazy => {
-                self.identity_due = Some(Instant::now() + QUIET);
-                Ok(())
-            }
-            None => self.finish_identity(),
-        }
-    }
-
-    /// Writes who this guest is, where that waits for the first look.
-    pub(super) fn finish_identity(&mut self) -> Result<(), Failure> {
-        self.identity_due = None;
-        self.hold.as_ref().map_or(Ok(()), Hold::finish)
-    }
-
-    /// Ends what `hold` began, in a guest that stays who it is.
-    fn release(&mut self) {
-        if self.hold_due.take().is_some() {
-            if let Some(hold) = self.hold.take() {
-                hold.let_go();
-            }
-            self.still = None;
-        }
-    }
-
-    pub(super) fn pass_hold(&mut self) {
-        if self.hold_due.is_some_and(|due| due <= Instant::now()) {
-            self.release();
-        }
-    }
-
-    /// A command is to run. A clone's services go on a moment after its first, and before any other.
-    fn pass_turn(&mut self) {
-        let now = Instant::now();
-        self.identity_due = self.identity_due.map(|due| due.min(now + IDENTITY_DELAY));
-        match self.still_due {
-            Some(_) if self.had_turn => (self.still, self.still_due) = (None, None),
-            Some(due) => self.still_due = Some(due.min(now + STILL_LIMIT)),
-            None => return,
-        }
-        self.had_turn = true;
-    }
-
-    /// Lets the image's services go on when it is their turn.
-    pub(super) fn pass_stillness(&mut self) {
-        if self.still_due.is_some_and(|due| due <= Instant::now()) {
-            (self.still, self.still_due) = (None, None);
-        }
-    }
-
-    pub(super) fn pass_identity(&mut self) {
-        if self.identity_due.is_none_or(|due| due > Instant::now()) {
-            return;
-        }
-        self.identity_due = None;
-        if let Some(Err(error)) = self.hold.as_ref().map(Hold::finish_aside) {
-            // It is written at the first look, then.
-            say(&format!("the guest's identity is not written yet: {error}"));
-        }
     }
 }

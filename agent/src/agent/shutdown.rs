@@ -21,7 +21,7 @@ pub struct Stopping {
 
 impl Agent {
     pub(super) fn shutdown(&mut self, wire: u32, request: &Shutdown) -> Result<(), Failure> {
-        self.finish_identity()?;
+        self.turn.finish_files()?;
         // SAFETY: takes and returns nothing.
         unsafe { libc::sync() };
         match &self.init {

@@ -29,7 +29,8 @@ pub fn assemble(uevents: &Uevents) -> Result<File, Failure> {
         wait_for(uevents, device, || Ok(Path::new(device).exists().then_some(())))?;
     }
     mount_at(IMAGE_DEVICE, LOWER, "ext4", libc::MS_RDONLY, "")?;
-    mount_at(DISK_DEVICE, DISK, "ext4", libc::MS_NOATIME, "")?;
+    // Its inode tables are zeros, for the disk was a hole: each VM, and each clone anew, would have the kernel write them again.
+    mount_at(DISK_DEVICE, DISK, "ext4", libc::MS_NOATIME, "noinit_itable")?;
     let disk = File::open(DISK).map_err(on(DISK))?;
     // It may have been set to a larger size while the VM was stopped. Less room than there could be is no reason not to boot.
     if let Err(failure) = grow::to_device(&disk) {

@@ -3,6 +3,7 @@
 mod address;
 mod attached;
 mod confine;
+pub mod data_ranges;
 mod gate;
 pub mod launch;
 mod names;

@@ -7,3 +7,4 @@ pub mod hosts;
 pub mod ids;
 pub mod ssh;
 pub mod still;
+pub mod turn;

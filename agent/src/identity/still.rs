@@ -1,8 +1,7 @@
 //! The image's own services, kept still until a clone's first command has had its turn.
 //!
 //! A guest that goes on from a template finds all of its timers due and its clock set: its init, log and device managers would all run before the command
-//! that it was made for. So they stand still in the template (the freezer of control groups), and go on once the first command has ended, or a moment after
-//! the guest has been told who it is.
+//! that it was made for. So they stand still in the template (the freezer of control groups), until it is their turn (turn.rs).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};

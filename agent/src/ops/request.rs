@@ -43,6 +43,8 @@ pub struct Configure {
     /// After `hold`: the files of the identity are written when somebody opens one, or a moment later.
     #[serde(default)]
     pub lazy: bool,
+    /// Guests that share a CPU of the host as they start: a clone's services and files wait so many times longer.
+    pub crowd: Option<u32>,
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ import type { Progress } from "../../contract/progress.ts";
 import { netRuleSchema, networkModes } from "../../contract/network.ts";
 import { secretRecordSchema } from "../../contract/secrets.ts";
 import { workspaceSchema } from "../../contract/vms.ts";
-import { copySparse } from "../../host/copy.ts";
+import { copyRanges, copySparse, dataRanges } from "../../host/copy.ts";
 import type { SavedFiles, VmFiles } from "../../host/paths.ts";
 import type { Driver } from "../../vmm/driver.ts";
 import type { MachinePlan, Shape } from "../vms/plan.ts";
@@ -25,6 +25,8 @@ const fileSchema = z.object({
   mtime: z.string(),
   /** In hex. Of the state only: memory and disk are too large to be read before each use. */
   sha256: z.optional(z.string()),
+  /** Offset and length of what is no hole, where that is little. */
+  data: z.optional(z.array(z.tuple([z.number(), z.number()]))),
 });
 type FileRecord = z.infer<typeof fileSchema>;
 
@@ -111,7 +113,7 @@ export const describeSaved = async (
     files: {
       state: { ...(await recordOf(files.state)), sha256: await digestOf(files.state) },
       memory: await recordOf(files.memory),
-      ...(disk ? { disk: await recordOf(files.disk) } : {}),
+      ...(disk ? { disk: { ...(await recordOf(files.disk)), data: await dataRanges(files.disk) } } : {}),
     },
     createdAt: Date.now(),
   };
@@ -187,14 +189,14 @@ export const cloneSaved = async (
 ): Promise<void> => {
   await mkdir(files.folder, { recursive: true, mode: 0o700 });
   await Promise.all([
-    disk && copyDisk(saved.disk, files.disk, progress),
+    disk && copyDisk(saved.disk, files.disk, disk, progress),
     linkMemory(saved.memory, files.memory, progress),
   ]);
 };
 
-const copyDisk = async (from: string, to: string, progress: Progress): Promise<void> => {
+const copyDisk = async (from: string, to: string, { size, data }: FileRecord, progress: Progress): Promise<void> => {
   try {
-    await copySparse(from, to, progress);
+    await (data ? copyRanges(from, to, size, data) : copySparse(from, to, progress));
   } catch (error) {
     await rm(to, { force: true });
     throw error;

@@ -13,6 +13,7 @@ import type { Machine, MachineEnd } from "../../vmm/driver.ts";
 import { operations as operationRegistry } from "../operations.ts";
 import type { VmRow, VmStore } from "../store/vms.ts";
 import { unattended, vmActor, type VmActor } from "./actor.ts";
+import { startCrowd } from "./crowd.ts";
 import { secretService } from "../secrets/service.ts";
 import type { BootServices } from "./services.ts";
 import { runVm } from "./run.ts";
@@ -64,6 +65,7 @@ const storeOf = (rows: VmRow[], update: VmStore["update"] = () => undefined): Vm
 const servicesOf = (machine: Machine | undefined): BootServices =>
   ({
     log,
+    crowd: startCrowd(),
     bootTimeout: 60_000,
     secrets: secretService({
       images: { defaults: async () => undefined },

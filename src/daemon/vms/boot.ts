@@ -16,6 +16,7 @@ import type { GuestKeys, SshService } from "../ssh/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { HEARD_AT_ONCE, hostTime, tellHostTime } from "./clock.ts";
 import { limitMachine } from "./scope.ts";
+import type { Crowd } from "./crowd.ts";
 import { consoleTail, keepConsole } from "./console-log.ts";
 import { ensureDisk } from "./disk.ts";
 import { type MachinePlan, planMachine, type Shape } from "./plan.ts";
@@ -27,6 +28,7 @@ export type GuestServices = {
   ssh: SshService;
   driver: Driver;
   log: Log;
+  crowd: Crowd;
   /** How long a guest may take until its agent answers, in ms. */
   bootTimeout: number;
 };
@@ -158,7 +160,7 @@ export const greetGuest = async (
         ...(network ? { network: { mac: row.mac, ...network } } : {}),
         ...(origin === "wake" ? {} : identity(row, image.boot.env, await keys)),
         // The kernel makes its own at a boot.
-        ...(origin === "clone" ? { boot_id: randomUUID(), lazy: true } : {}),
+        ...(origin === "clone" ? { boot_id: randomUUID(), lazy: true, crowd: services.crowd.perCpu() } : {}),
         start_init: phase === "configure" && startsInit(image),
       };
       const asked = performance.now();

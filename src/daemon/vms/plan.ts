@@ -7,6 +7,9 @@ import type { BootKernel, KernelService } from "../kernels/service.ts";
 import type { VmRow } from "../store/vms.ts";
 import { needsFilter } from "../network/rules-file.ts";
 
+/** Of every guest, however it is run: all security modules but TOMOYO, which looks up the path of each program and file for a policy that nobody has. */
+const KERNEL_ARGUMENTS = ["lsm=landlock,lockdown,yama,loadpin,safesetid,integrity,apparmor,selinux,smack,bpf"];
+
 /** What decides which machine a VM gets. */
 export type Shape = Pick<VmRow, "image" | "kernel" | "vcpu" | "memory" | "diskSize" | "network" | "nested">;
 
@@ -51,7 +54,7 @@ export const planMachine = async (
       nested: shape.nested,
       kernel: kernel.vmlinux,
       initramfs: initramfs.path,
-      kernelArguments: [],
+      kernelArguments: KERNEL_ARGUMENTS,
       disks: [
         { path: image.rootfs, readonly: true },
         { path: files.disk, readonly: false },

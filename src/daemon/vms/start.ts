@@ -35,6 +35,7 @@ export const startVm = async (
   { vm, services, admit, source, ready, early }: StartParts,
   progress: Progress,
 ): Promise<void> => {
+  using _start = services.crowd.join();
   const host = await services.driver.host();
   const wasAsleep = vm.row.state === "asleep";
   const { startedAt } = vm.row;
