@@ -216,7 +216,7 @@ const writeInodeTables = async ({ stream, inodes }: Finish, plan: Plan): Promise
       await stream.put((block) => {
         for (let at = 0; at < INODES_PER_BLOCK && inode + at <= last; at++) {
           if (inode + at < FIRST_INODE && !inodes.get(inode + at, "links")) continue;
-          inodes.encode(inode + at, block.subarray(at * INODE_SIZE, (at + 1) * INODE_SIZE));
+          inodes.encode(inode + at, block, at * INODE_SIZE);
         }
       });
     }
