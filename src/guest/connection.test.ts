@@ -72,6 +72,23 @@ test("output, errors and the result arrive in full and apart", async () => {
   ]);
 });
 
+test("what was read from a socket at once goes on in frames of one size, with no rest of a few bytes", async () => {
+  await using guest = await scriptedGuest();
+  const connection = await connected(guest);
+  const stream = connection.open({ op: "dial", port: 80 });
+  await nextFrame(guest, frameType.open);
+  const read = randomBytes(64 * 1024);
+  stream.input.write(read);
+  const parts: Uint8Array[] = [];
+  for (let came = 0; came < read.length; came += parts.at(-1)?.length ?? 0)
+    parts.push((await nextFrame(guest, frameType.data)).payload);
+  assert.ok(Buffer.concat(parts).equals(read));
+  assert.deepEqual(
+    parts.map(({ length }) => length),
+    [21_846, 21_846, 21_844],
+  );
+});
+
 test("a request over one frame is sent in parts", async () => {
   await using guest = await scriptedGuest();
   const connection = await connected(guest);

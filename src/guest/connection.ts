@@ -6,6 +6,7 @@ import type { Duplex } from "node:stream";
 import { BangerError } from "../contract/errors.ts";
 import {
   decodeJson,
+  encodeFrame,
   encodeHeader,
   encodeJson,
   type Frame,
@@ -40,6 +41,8 @@ export type ConnectOptions = {
   onEvent(event: GuestEvent): void;
 };
 
+/** Bytes of a payload that is copied behind its header: a write of two pieces costs more than that. */
+const SMALL = 4096;
 /** Streams at once on one connection; more is a fault of the caller. */
 const MAX_STREAMS = 4096;
 
@@ -75,9 +78,10 @@ export const connectGuest = async (options: ConnectOptions, progress: Progress):
 
   const send = (type: Frame["type"], stream: number, payload: Uint8Array, channelNumber = 0): boolean => {
     if (lost) return true;
+    if (payload.length <= SMALL) return channel.write(encodeFrame(type, stream, payload, channelNumber, epoch));
     channel.cork();
     channel.write(encodeHeader(type, stream, payload.length, channelNumber, epoch));
-    const free = payload.length === 0 ? !channel.writableNeedDrain : channel.write(payload);
+    const free = channel.write(payload);
     channel.uncork();
     return free;
   };

@@ -57,6 +57,8 @@ export const guestStream = (wire: Wire, window = INITIAL_CREDIT): { stream: Gues
   /** Sends all of `chunk`, a frame at a time, as credit and channel allow. */
   const pump = (chunk: Uint8Array, done: (error?: Error | null) => void) => {
     let at = 0;
+    // In parts of one size: what is read from a socket at once is a few bytes more than two whole frames, and those would be a frame of their own.
+    const size = Math.ceil(chunk.length / Math.ceil(chunk.length / MAX_PAYLOAD));
     const step = () => {
       wakeWriter = undefined;
       while (at < chunk.length && !ended) {
@@ -64,7 +66,7 @@ export const guestStream = (wire: Wire, window = INITIAL_CREDIT): { stream: Gues
           wakeWriter = step;
           return;
         }
-        const part = chunk.subarray(at, at + Math.min(MAX_PAYLOAD, credit));
+        const part = chunk.subarray(at, at + Math.min(size, credit));
         at += part.length;
         credit -= part.length;
         // Also after the last part: a guest may grant any credit and read nothing, and what waits for it lies in our memory.
