@@ -1,6 +1,6 @@
 /**
  * A stand-in for Firecracker: its command line, its API over a unix socket with every request checked against its own description, its vsock, and
- * behind it the real agent as a process, or a whole guest. `FAKE_FIRECRACKER` names a file with its settings. SIGUSR1 is the guest's own end.
+ * behind it the real agent as a process, or a whole guest. `FAKE_FIRECRACKER` names a file with its settings, `FAKE_BEGAN` says when it was started (s since 1970). SIGUSR1 is the guest's own end.
  */
 import { watch } from "node:fs";
 import { access, appendFile, readFile } from "node:fs/promises";
@@ -100,7 +100,7 @@ const server = createServer(async (request, response) => {
     // Recorded as it came.
   }
   const tell = async (status: number, fault?: string) => {
-    const times = { began: performance.timeOrigin, waited };
+    const times = { began: Number(process.env.FAKE_BEGAN) * 1000, waited };
     const line: RecordedRequest = { method, path, body, status, ...(fault === undefined ? {} : { fault }), ...times };
     await appendFile(settings.record, `${JSON.stringify(line)}\n`);
   };

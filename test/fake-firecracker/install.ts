@@ -31,7 +31,7 @@ export const installFake = async (
   const program = join(import.meta.dirname, "firecracker.ts");
   await writeFile(
     path,
-    `#!/bin/sh\nFAKE_FIRECRACKER='${file}' XDG_CACHE_HOME='${own}' XDG_STATE_HOME='${own}' exec '${process.execPath}' '${program}' "$@"\n`,
+    `#!/bin/bash\nFAKE_BEGAN=$EPOCHREALTIME FAKE_FIRECRACKER='${file}' XDG_CACHE_HOME='${own}' XDG_STATE_HOME='${own}' exec '${process.execPath}' '${program}' "$@"\n`,
     {
       mode: 0o755,
     },
