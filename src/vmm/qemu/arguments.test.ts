@@ -28,7 +28,7 @@ test("the CPU has SVM and VMX only where that was asked for", () => {
   const cpuOf = (accel: Accel, nested: boolean) => told("-cpu", accel, true, nested);
   assert.deepEqual(
     [cpuOf("tcg", false), cpuOf("tcg", true), cpuOf("kvm", false), cpuOf("kvm", true)],
-    ["max,svm=off", "max", "host,svm=off,vmx=off", "host"],
+    ["max,erms=off,fsrm=off,svm=off", "max,erms=off,fsrm=off", "host,svm=off,vmx=off", "host"],
   );
 });
 
