@@ -1,6 +1,5 @@
 //! Where a sparse file has data, for whoever copies it without a program of its own each time.
 
-use crate::sys::check;
 use std::fs::File;
 use std::io::{self, Result, Write};
 use std::os::fd::AsRawFd;
@@ -23,11 +22,11 @@ pub fn run(file: &File, most: usize, output: &mut impl Write) -> Result<()> {
 fn seek(file: &File, from: i64, whence: libc::c_int) -> Result<Option<i64>> {
     // SAFETY: no memory is passed.
     let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
-    match check(if found < 0 { -1 } else { 0 }) {
-        Ok(_) => Ok(Some(found)),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-        Err(error) => Err(io::Error::new(error.kind(), format!("where its data is: {error}"))),
+    if found >= 0 {
+        return Ok(Some(found));
     }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENXIO) { Ok(None) } else { Err(error) }
 }
 
 #[cfg(test)]

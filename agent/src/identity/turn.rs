@@ -131,9 +131,6 @@ impl Turn {
 
     /// Does what is due.
     pub fn pass(&mut self) {
-        if !self.due().any(|due| due <= Instant::now()) {
-            return;
-        }
         let over = |due: Option<Instant>| due.is_some_and(|due| due <= Instant::now());
         if over(self.files_due) {
             self.files_due = None;

@@ -63,35 +63,14 @@ struct Shared<'a> {
     plan: &'a Plan<'a>,
     argv: Vec<*const libc::c_char>,
     environment: Vec<*const libc::c_char>,
-    /// It is ours already.
-    same_user: bool,
     failed: Option<Failed>,
 }
 
 /// Starts processes, one at a time, from one reusable stack.
 pub struct Spawner {
     stack: Box<[u128]>,
-    /// Found out at the first program, when this process is the one that stays.
-    ours: Option<Ours>,
-}
-
-/// What our children have of us.
-struct Ours {
-    /// Where the kernel keeps one.
+    /// Opened at the first program, when this process is the one that stays.
     score: Option<OomScore>,
-    groups: Vec<u32>,
-}
-
-impl Ours {
-    fn find() -> Ours {
-        // What root's programs have: they then need not become who they are.
-        // SAFETY: the array outlives the calls, its length is beside it.
-        let groups = unsafe {
-            let root: libc::gid_t = 0;
-            if libc::setgroups(1, &root) == 0 { vec![root] } else { Vec::new() }
-        };
-        Ours { score: OomScore::open().ok(), groups }
-    }
 }
 
 /// Our own OOM score, which the kernel gives to our children. Looking the file up anew in each child would be a twentieth of a clone's first command.
@@ -116,20 +95,17 @@ impl OomScore {
 
 impl Spawner {
     pub fn new() -> Spawner {
-        Spawner { stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice(), ours: None }
+        Spawner { stack: vec![0; STACK / size_of::<u128>()].into_boxed_slice(), score: None }
     }
 
     /// Returns the process id once the program has been executed.
     pub fn spawn(&mut self, plan: &Plan) -> Result<i32, SpawnError> {
-        let ours = plan.privileged.then(|| &*self.ours.get_or_insert_with(Ours::find));
-        let score = ours.and_then(|ours| ours.score.as_ref());
-        let mut shared = Shared {
-            plan,
-            argv: pointers(plan.argv),
-            environment: pointers(plan.environment),
-            same_user: ours.is_some_and(|ours| (plan.uid, plan.gid) == (0, 0) && plan.groups == ours.groups),
-            failed: None,
-        };
+        let mut shared =
+            Shared { plan, argv: pointers(plan.argv), environment: pointers(plan.environment), failed: None };
+        if plan.privileged && self.score.is_none() {
+            self.score = OomScore::open().ok();
+        }
+        let score = if plan.privileged { self.score.as_ref() } else { None };
         if let Some(score) = score {
             score.set("0");
         }
@@ -188,7 +164,7 @@ unsafe fn run(shared: &Shared) -> Failed {
         if plan.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
             return fail(Stage::Setup);
         }
-        if plan.privileged && !become_program(shared) {
+        if plan.privileged && !become_program(plan) {
             return fail(Stage::User);
         }
         match plan.cwd {
@@ -202,15 +178,13 @@ unsafe fn run(shared: &Shared) -> Failed {
 }
 
 /// Limits, groups and user of the program.
-unsafe fn become_program(shared: &Shared) -> bool {
-    let plan = shared.plan;
+unsafe fn become_program(plan: &Plan) -> bool {
     // SAFETY: as in `run`.
     unsafe {
         libc::setrlimit(libc::RLIMIT_NOFILE, &PROGRAM_FILES);
-        shared.same_user
-            || libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) == 0
-                && libc::syscall(libc::SYS_setresgid, plan.gid, plan.gid, plan.gid) == 0
-                && libc::syscall(libc::SYS_setresuid, plan.uid, plan.uid, plan.uid) == 0
+        libc::syscall(libc::SYS_setgroups, plan.groups.len(), plan.groups.as_ptr()) == 0
+            && libc::syscall(libc::SYS_setresgid, plan.gid, plan.gid, plan.gid) == 0
+            && libc::syscall(libc::SYS_setresuid, plan.uid, plan.uid, plan.uid) == 0
     }
 }
 
@@ -221,8 +195,7 @@ unsafe fn execute(shared: &Shared) -> Failed {
         // A look costs far less than an attempt, for which the kernel first makes an address space.
         // SAFETY: as in `run`; both vectors end with a null pointer.
         unsafe {
-            let mut found: libc::stat = std::mem::zeroed();
-            if libc::stat(path.as_ptr(), &mut found) == 0 || errno() != libc::ENOENT {
+            if libc::access(path.as_ptr(), libc::F_OK) == 0 || errno() != libc::ENOENT {
                 libc::execve(path.as_ptr(), shared.argv.as_ptr(), shared.environment.as_ptr());
             }
         }
