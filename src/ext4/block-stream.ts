@@ -1,6 +1,7 @@
 /** The file behind the file system: blocks one after the other, in few large writes, the next filling meanwhile. */
 import type { FileHandle } from "node:fs/promises";
 import { BangerError, toBangerError } from "../contract/errors.ts";
+import { writeWhole } from "../host/whole.ts";
 import { BLOCK_SIZE, BLOCKS_PER_GROUP, firstFreeFrom } from "./layout.ts";
 
 /**
@@ -55,14 +56,6 @@ export const blockStream = (file: FileHandle, limit: number): BlockStream => {
     filled += here;
   };
 
-  const write = async (data: Buffer, length: number, block: number): Promise<void> => {
-    for (let done = 0; done < length; ) {
-      const { bytesWritten } = await file.write(data, done, length - done, block * BLOCK_SIZE + done);
-      if (bytesWritten === 0) throw new Error("the disk took no more bytes");
-      done += bytesWritten;
-    }
-  };
-
   const settle = async (): Promise<void> => {
     await writing;
     writing = undefined;
@@ -72,7 +65,7 @@ export const blockStream = (file: FileHandle, limit: number): BlockStream => {
   const flush = async (): Promise<void> => {
     await settle();
     if (filled === 0) return;
-    writing = write(buffer, filled, start).catch((error: unknown) => {
+    writing = writeWhole(file, buffer.subarray(0, filled), start * BLOCK_SIZE).catch((error: unknown) => {
       failure = toBangerError(error);
     });
     start = position();

@@ -5,6 +5,7 @@ import { allEnded, type Progress } from "../contract/progress.ts";
 import { agentBinary } from "./paths.ts";
 import { runTool } from "./process.ts";
 import { nameDiskFull } from "./tool-errors.ts";
+import { readWhole, writeWhole } from "./whole.ts";
 
 /**
  * Copies a file, holes as holes, and without copying at all where the file system can share blocks (reflink): GNU cp knows both.
@@ -52,15 +53,9 @@ export const copyRanges = async (from: string, to: string, size: number, ranges:
   await allEnded([
     target.truncate(size),
     ...ranges.map(async ([offset, length]) => {
-      const buffer = Buffer.allocUnsafe(length);
-      let filled = 0;
-      while (filled < length) {
-        const { bytesRead } = await source.read(buffer, filled, length - filled, offset + filled);
-        if (bytesRead === 0) throw new Error(`${from} ends before ${offset + length}`);
-        filled += bytesRead;
-      }
-      for (let done = 0; done < length; )
-        done += (await target.write(buffer, done, length - done, offset + done)).bytesWritten;
+      const bytes = await readWhole(source, length, offset);
+      if (bytes.length < length) throw new Error(`${from} ends before ${offset + length}`);
+      await writeWhole(target, bytes, offset);
     }),
   ]);
 };

@@ -13,6 +13,7 @@ import type { BundleSource } from "../../contract/bundles.ts";
 import { BangerError, toBangerError } from "../../contract/errors.ts";
 import { abortError, type Progress, throwIfAborted } from "../../contract/progress.ts";
 import { sha256OfFile } from "../../host/digest.ts";
+import { writeWhole } from "../../host/whole.ts";
 import { TarError } from "../../oci/tar/error.ts";
 import { readTar } from "../../oci/tar/reader.ts";
 import { download, type DownloadOptions } from "./download.ts";
@@ -130,12 +131,6 @@ const sparseSink = (file: FileHandle, hash: Hash | undefined) => {
   let size = 0;
   const isZero = (chunk: Buffer) =>
     chunk.length <= zeros.length && zeros.compare(chunk, 0, chunk.length, 0, chunk.length) === 0;
-  const put = async (chunk: Buffer, at: number): Promise<void> => {
-    for (let done = 0; done < chunk.length; ) {
-      const { bytesWritten } = await file.write(chunk, done, chunk.length - done, at + done);
-      done += bytesWritten;
-    }
-  };
   return {
     size: () => size,
     async write(chunk: Buffer): Promise<void> {
@@ -145,12 +140,12 @@ const sparseSink = (file: FileHandle, hash: Hash | undefined) => {
         // Blocks of the file, so that a hole is one.
         const end = Math.min(chunk.length, at + BLOCK - ((size + at) % BLOCK));
         if (isZero(chunk.subarray(at, end))) {
-          await put(chunk.subarray(start, at), size + start);
+          await writeWhole(file, chunk.subarray(start, at), size + start);
           start = end;
         }
         at = end;
       }
-      await put(chunk.subarray(start), size + start);
+      await writeWhole(file, chunk.subarray(start), size + start);
       size += chunk.length;
     },
     hole(bytes: number): void {

@@ -3,6 +3,7 @@ import { type FileHandle, link, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BangerError } from "../../contract/errors.ts";
 import type { Progress } from "../../contract/progress.ts";
+import { writeWhole } from "../../host/whole.ts";
 import { type Layer, mergeLayers } from "../../oci/layers/merge.ts";
 import type { RootfsSink } from "../../oci/layers/sink.ts";
 import { openFromRegistry, type RegistryAccess } from "../artifacts/registry.ts";
@@ -104,11 +105,8 @@ const pickInto = (folder: string): Picking => {
         let at = 0;
         return {
           write: async (chunk) => {
-            for (let done = 0; done < chunk.length; ) {
-              const { bytesWritten } = await file.write(chunk, done, chunk.length - done, at);
-              done += bytesWritten;
-              at += bytesWritten;
-            }
+            await writeWhole(file, chunk, at);
+            at += chunk.length;
           },
           hole: (bytes) => {
             at += bytes;

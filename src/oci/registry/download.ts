@@ -1,9 +1,9 @@
 /** One blob from a registry into a file: gone on with where it broke off, checked against its digest, never longer than announced. */
-import type { FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BangerError } from "../../contract/errors.ts";
 import { abortError, throwIfAborted } from "../../contract/progress.ts";
 import { hashPresent } from "../../host/digest.ts";
+import { writeWhole } from "../../host/whole.ts";
 import type { Fetch } from "../blob-cache.ts";
 import { hasherOf } from "../digest.ts";
 import type { Descriptor } from "../manifest.ts";
@@ -34,7 +34,7 @@ export const downloader =
           for await (const chunk of response.body) {
             if (have + chunk.length > blob.size)
               throw broken(reference, blob, `it sent more than the ${blob.size} bytes announced`);
-            await writeAll(file, chunk, have);
+            await writeWhole(file, chunk, have);
             hash.update(chunk);
             have += chunk.length;
             progress.report({ stage: "download", done: have, total: blob.size, unit: "bytes" });
@@ -70,14 +70,6 @@ export const downloader =
       },
     );
   };
-
-const writeAll = async (file: FileHandle, chunk: Buffer, position: number): Promise<void> => {
-  let done = 0;
-  while (done < chunk.length) {
-    const { bytesWritten } = await file.write(chunk, done, chunk.length - done, position + done);
-    done += bytesWritten;
-  }
-};
 
 const broken = (reference: Reference, blob: Descriptor, why: string): BangerError =>
   new BangerError(
